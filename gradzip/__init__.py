@@ -1,0 +1,42 @@
+"""Distributed training that is cheap to communicate, as optax transformations."""
+
+# what is chosen: compressors
+from gradzip.base import Compressor as Compressor
+from gradzip.compressors.bernoulli import Bernoulli as Bernoulli
+from gradzip.compressors.identity import Identity as Identity
+from gradzip.compressors.qsgd import QSGD as QSGD
+from gradzip.compressors.randk import RandK as RandK
+from gradzip.compressors.scaled_sign import ScaledSign as ScaledSign
+from gradzip.compressors.ternary import Ternary as Ternary
+from gradzip.compressors.topk import TopK as TopK
+
+# what is chosen: reducers
+from gradzip.base import Reduced as Reduced
+from gradzip.base import Reducer as Reducer
+from gradzip.reducers.gather import Gather as Gather
+from gradzip.reducers.powersgd import PowerSGD as PowerSGD
+from gradzip.reducers.sum import Sum as Sum
+
+# what is done: exchanges and delays
+from gradzip.delay import Constant as Constant
+from gradzip.delay import Delay as Delay
+from gradzip.delay import Uniform as Uniform
+from gradzip.delay import delay as delay
+from gradzip.feedback.compress import compress as compress
+from gradzip.feedback.ef21 import ef21 as ef21
+from gradzip.feedback.error_feedback import error_feedback as error_feedback
+
+# what is done: wrappers
+from gradzip.hierarchy import hierarchical as hierarchical
+from gradzip.wrappers import every as every
+from gradzip.wrappers import participate as participate
+from gradzip.wrappers import per_worker as per_worker
+from gradzip.wrappers import skip_nonfinite as skip_nonfinite
+
+# around a step: mappers, metrics, traffic
+from gradzip import metrics as metrics
+from gradzip.axes import localize as localize
+from gradzip.axes import state_specs as state_specs
+from gradzip.base import PerWorker as PerWorker
+from gradzip.traffic import payload_bytes as payload_bytes
+from gradzip.traffic import wire_bytes as wire_bytes

@@ -1,0 +1,36 @@
+"""What is said when a hyperparameter is wrong: what was given, what is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def real(owner: str, name: str, value: Any) -> float:
+    """A finite real number, or TypeError / ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f'{owner}({name}=...) must be a number; got {value!r}.')
+    return float(value)
+
+
+def share(owner: str, name: str, value: Any) -> None:
+    """A number in (0, 1]."""
+    if not 0 < real(owner, name, value) <= 1:  # NaN fails every comparison
+        raise ValueError(f'{owner}({name}=...) must be in (0, 1]; got {value!r}.')
+
+
+def integer(owner: str, name: str, value: Any, low: int, high: int | None = None) -> None:
+    """An integer in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f'{owner}({name}=...) must be an integer; got {value!r}.')
+    if value < low or (high is not None and value > high):
+        limits = f'at least {low}' if high is None else f'from {low} to {high}'
+        raise ValueError(f'{owner}({name}=...) must be {limits}; got {value!r}.')
+
+
+def one_of(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """One of a few words."""
+    if value not in allowed:
+        words = ' or '.join(repr(word) for word in allowed)
+        raise ValueError(f'{owner}({name}=...) must be {words}; got {value!r}.')

@@ -1,0 +1,101 @@
+"""Every entry by the toss of a coin: the paper's gradient sparsifier."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradzip import checks
+from gradzip.base import Array, Compressor, Key, Like
+from gradzip.compressors.randk import Entries
+
+OVERFLOW = 1e-9  # the probability that a draw keeps more entries than the payload holds
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(Compressor):
+    """Keeps every entry with the same probability p, independently, times 1 / p.
+
+    Bare, it means `Sum(Bernoulli(p))`: one mask, shared by all workers. `Gather(Bernoulli(p))` is the
+    independent form that the paper's theorems are about; receivers redraw the masks from the keys.
+
+    Args:
+      probability: of keeping an entry, in (0, 1].
+
+    Payload: `values` of the kept entries in order, no indices (the key tells them). Shapes are static,
+    so there is room for the p n + O(sqrt(n)) entries that a draw exceeds with probability below 1e-9;
+    what exceeds it is lost, and stays in the memory if there is one.
+
+    Guarantee: unbiased with omega = 1 / p - 1 (up to that 1e-9). Linear for one key.
+
+    Raises:
+      ValueError: probability outside (0, 1].
+      TypeError: probability is not a number.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> gz.Bernoulli(0.5).encode(jnp.array([1.0, 1.0, 1.0, 1.0]), jax.random.key(2))
+      Entries(values=Array([2., 2., 2., 0.], dtype=float32))
+
+    Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient sparsifier.
+    """
+
+    probability: float
+    linear: ClassVar[bool] = True
+    random: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.share('Bernoulli', 'probability', self.probability)
+
+    def _positions(self, size: int, key: Key) -> Array:
+        """The kept positions in order; `size`, which is out of bounds, where there are no more."""
+        mask = jax.random.bernoulli(key, self.probability, (size,))
+        room = capacity(size, self.probability)
+        return jnp.nonzero(mask, size=room, fill_value=size)[0].astype(jnp.int32)
+
+    def encode(self, x: Array, key: Key) -> Entries:
+        flat = x.ravel()
+        values = flat.at[self._positions(flat.size, key)].get(mode='fill', fill_value=0)
+        return Entries(values / self.probability)
+
+    def decode(self, payload: Entries, like: Like, key: Key) -> Array:
+        flat = jnp.zeros(like.size, like.dtype)
+        flat = flat.at[self._positions(like.size, key)].set(payload.values, mode='drop')
+        return flat.reshape(like.shape)
+
+    def omega(self, like: Like) -> float:
+        del like
+        return 1 / self.probability - 1
+
+    def scaled(self, payload: Entries, factor: Array | float) -> Entries:
+        return Entries(payload.values * factor)
+
+
+def capacity(size: int, probability: float) -> int:
+    """The fewest places that Binomial(size, probability) exceeds with probability below 1e-9.
+
+    By Chernoff: P(X >= a n) <= exp(-n KL(a | p)) for a > p, with KL increasing in a.
+    """
+
+    def exceeds_rarely(places: int) -> bool:
+        share = (places + 1) / size
+        return share > 1 or (
+            share > probability and size * _divergence(share, probability) >= -math.log(OVERFLOW)
+        )
+
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if exceeds_rarely(middle) else (middle + 1, high)
+    return low
+
+
+def _divergence(a: float, p: float) -> float:
+    """KL(Bernoulli(a) | Bernoulli(p)) for p < a <= 1, in nats."""
+    rest = (1 - a) * math.log((1 - a) / (1 - p)) if a < 1 else 0.0
+    return a * math.log(a / p) + rest

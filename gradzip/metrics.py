@@ -1,0 +1,98 @@
+"""What an exchange did, as functions of (target, sent, mean).
+
+`target` is what a worker wanted to send, `sent` what it did, `mean` what everyone received. Ask for any of
+them, or your own, by name: `error_feedback(..., metrics={'lost': gz.metrics.lost})`. They are averaged over
+the workers and read with `optax.tree.get(state, 'lost')`. Not asked for, not computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradzip import axes
+from gradzip.base import Array, AxisName, PyTree, memory_like
+
+Metric = Callable[[PyTree, PyTree, PyTree], Array]
+Metrics = Mapping[str, Metric]
+
+
+def lost(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
+    """Share of the energy that was not sent, |target - sent|^2 / |target|^2: 1 - delta as observed. f[].
+
+    Example:
+      >>> import jax.numpy as jnp, gradzip as gz
+      >>> float(gz.metrics.lost(jnp.array([4.0, 3.0]), jnp.array([4.0, 0.0]), None))
+      0.36...
+    """
+    del mean
+    difference = optax.tree.norm(optax.tree.sub(target, sent), squared=True)
+    return _ratio(difference, optax.tree.norm(target, squared=True))
+
+
+def cosine(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
+    """Cosine of the angle between what was wanted and what was sent, 0 if either is zero. f[].
+
+    Example:
+      >>> import jax.numpy as jnp, gradzip as gz
+      >>> float(gz.metrics.cosine(jnp.array([4.0, 3.0]), jnp.array([4.0, 0.0]), None))
+      0.8...
+    """
+    del mean
+    return _ratio(optax.tree.vdot(target, sent), optax.tree.norm(target) * optax.tree.norm(sent))
+
+
+def norm(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
+    """Euclidean norm of what a worker wanted to send: gradient and memory together. f[].
+
+    Example:
+      >>> import jax.numpy as jnp, gradzip as gz
+      >>> float(gz.metrics.norm(jnp.array([4.0, 3.0]), None, None))
+      5.0
+    """
+    del sent, mean
+    return optax.tree.norm(target)
+
+
+def nonzeros(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
+    """Share of the entries of `mean` that are not zero: how sparse the update is. f[].
+
+    Example:
+      >>> import jax.numpy as jnp, gradzip as gz
+      >>> float(gz.metrics.nonzeros(None, None, jnp.array([4.0, 0.0])))
+      0.5
+    """
+    del target, sent
+    counts = [jnp.count_nonzero(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(mean)]
+    return sum(counts, jnp.zeros([])) / max(optax.tree.size(mean), 1)
+
+
+def check(metrics: Metrics) -> None:
+    """Refuses what is no mapping from names to functions."""
+    if not isinstance(metrics, Mapping) or not all(callable(f) for f in metrics.values()):
+        raise TypeError(
+            "metrics must map names to functions of (target, sent, mean), as {'lost': gradzip.metrics.lost}; "
+            f'got {metrics!r}.'
+        )
+
+
+def init(metrics: Metrics, params: PyTree) -> dict[str, PyTree]:
+    """Zeros with the structure that `measure` will give, so that a state never changes its own."""
+    likes = jax.tree.map(memory_like, params)
+    shapes = {name: jax.eval_shape(f, likes, likes, likes) for name, f in metrics.items()}
+    return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+
+
+def measure(
+    metrics: Metrics, target: PyTree, sent: PyTree, mean: PyTree, axis_name: AxisName | None
+) -> dict[str, PyTree]:
+    """Every metric, averaged over the workers."""
+    values = {name: f(target, sent, mean) for name, f in metrics.items()}
+    return axes.mean(values, axis_name) if values else {}
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return part / jnp.where(whole == 0, 1, whole)
