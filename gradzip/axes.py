@@ -2,9 +2,10 @@
 
 `vmap`, `pmap` and `shard_map` differ in three ways that matter here. Only `shard_map` (unless
 check_vma=False) tracks which values vary between workers, and there `jax.grad` with respect to
-replicated parameters has already summed over the workers: `localize` undoes the trap and `check_local`
-catches it. `all_gather` over several axes works on devices but not under `vmap`. And each mapper wants
-to be told in its own words which parts of a state differ between workers: `state_specs`.
+replicated parameters has already summed over the workers: `localize` undoes the trap and
+`check_local` catches it. `all_gather` over several axes works on devices but not under `vmap`. And
+each mapper wants to be told in its own words which parts of a state differ between workers:
+`state_specs`.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def check_bound(axis_name: AxisName | None) -> None:
         except NameError:
             raise ValueError(
                 f'No axis named {name!r} is mapped here, so there are no workers to exchange with. '
-                f'Run the step under jax.vmap or jax.pmap with axis_name={name!r}, or under jax.shard_map '
-                f'over a mesh with that axis; axis_name=None means one worker.'
+                f'Run the step under jax.vmap or jax.pmap with axis_name={name!r}, or under '
+                'jax.shard_map over a mesh with that axis; axis_name=None means one worker.'
             ) from None
 
 
@@ -114,9 +115,9 @@ def _check_varies(updates: PyTree, name: str) -> None:
     for path, gradient in jax.tree_util.tree_leaves_with_path(updates):
         if name not in varying(gradient):
             raise ValueError(
-                f'The gradient at {path_of(path)!r} is the same on every worker of {name!r}, so there is '
-                'nothing to exchange.\nInside shard_map, jax.grad sums over workers by itself: '
-                f'differentiate with respect to gradzip.localize(params, {name!r}).'
+                f'The gradient at {path_of(path)!r} is the same on every worker of {name!r}, so '
+                'there is nothing to exchange.\nInside shard_map, jax.grad sums over workers by '
+                f'itself: differentiate with respect to gradzip.localize(params, {name!r}).'
             )
 
 
@@ -127,8 +128,9 @@ def _check_same(updates: PyTree, memory: PyTree) -> None:
         if extra:
             name = extra[0] if len(extra) == 1 else tuple(extra)
             raise ValueError(
-                f'The gradient at {path_of(path)!r} differs between the workers of {name!r}, but this '
-                f'transformation has a memory and no axis, so it would mix them: pass axis_name={name!r}.'
+                f'The gradient at {path_of(path)!r} differs between the workers of {name!r}, but '
+                'this transformation has a memory and no axis, so it would mix them: pass '
+                f'axis_name={name!r}.'
             )
 
 
@@ -158,8 +160,8 @@ def mean(tree: PyTree, axis_name: AxisName | None) -> PyTree:
 def gather(x: Array, axis_name: AxisName) -> Array:
     """Everyone's x, stacked and counted as replicated: (workers, *x.shape).
 
-    Mapped devices are gathered over in one collective; vmapped axes, whose all_gather takes one name at
-    a time, before it.
+    Mapped devices are gathered over in one collective; vmapped axes, whose all_gather takes one
+    name at a time, before it.
     """
     names = names_of(axis_name)
     devices = tuple(n for n in names if n in jax.sharding.get_abstract_mesh().manual_axes)
@@ -194,8 +196,9 @@ def my_row(tree: PyTree, axis_name: AxisName | None) -> PyTree:
     for row in jax.tree.leaves(tree.rows):
         if row.shape[0] != 1:
             raise ValueError(
-                f'A PerWorker state arrived with {row.shape[0]} rows where one worker runs: give the mapper '
-                'gradzip.state_specs(state, ...) for the state, so that each worker receives its own row.'
+                f'A PerWorker state arrived with {row.shape[0]} rows where one worker runs: give '
+                'the mapper gradzip.state_specs(state, ...) for the state, so that each worker '
+                'receives its own row.'
             )
     return jax.tree.map(lambda x: x[0], tree.rows)
 

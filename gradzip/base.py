@@ -6,11 +6,11 @@ A gradient's way through the library:
       Reducer:  Compressor.encode -> payload words -> collective -> Compressor.decode_mean
     Reduced.mean leaves as the update;  target - Reduced.sent  stays as memory.
 
-A `Compressor` turns one array into a payload and back and never hears of an axis. A `Reducer` averages
-arrays over the workers of an axis and is the only thing that communicates. A transformation
-(`gradzip.feedback`) decides what a worker remembers, in terms of `mean` and `sent` alone. So any
-compressor goes with any reducer that accepts it, any reducer with any memory, and all of them with any
-optimizer. Three laws bind the three families (tests/test_law_*.py):
+A `Compressor` turns one array into a payload and back and never hears of an axis. A `Reducer`
+averages arrays over the workers of an axis and is the only thing that communicates. A
+transformation (`gradzip.feedback`) decides what a worker remembers, in terms of `mean` and `sent`
+alone. So any compressor goes with any reducer that accepts it, any reducer with any memory, and all
+of them with any optimizer. Three laws bind the three families (tests/test_law_*.py):
 
     compressor   decode(encode(x)) has x's shape and dtype, and the declared omega or delta holds
     reducer      pmean(sent) == mean
@@ -49,11 +49,11 @@ LARGE_LEAF = Like((1 << 20,), jnp.float32)  # where a class is asked whether it 
 class Compressor(abc.ABC):
     """One array to one payload and back. Pure, and every shape is static.
 
-    Subclasses are frozen dataclasses of hyperparameters. `linear` promises that the mean of payloads
-    decodes to the mean of the arrays (for one key), `random` that the key is used, `sparse` that the
-    payload has `values`, entries of the array that a second compressor may encode (`A >> B`).
-    A class that states `omega` also defines `scaled`. Whether a constant is None is the class's
-    affair, never the leaf's.
+    Subclasses are frozen dataclasses of hyperparameters. `linear` promises that the mean of
+    payloads decodes to the mean of the arrays (for one key), `random` that the key is used,
+    `sparse` that the payload has `values`, entries of the array that a second compressor may encode
+    (`A >> B`). A class that states `omega` also defines `scaled`. Whether a constant is None is the
+    class's affair, never the leaf's.
     """
 
     linear: ClassVar[bool] = False
@@ -62,11 +62,11 @@ class Compressor(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, x: Array, key: Key) -> Payload:
-        """The payload of one array, a NamedTuple of arrays whose shapes depend on x's shape only."""
+        """The payload of one array: a NamedTuple of arrays, their shapes a function of x's."""
 
     @abc.abstractmethod
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
-        """The array that a payload stands for, with like's shape and dtype, drawn with encode's key."""
+        """What a payload stands for, in like's shape and dtype, with the key that encode had."""
 
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
         """Mean of many decoded payloads (stacked on a leading axis), one dense array at a time."""
@@ -99,8 +99,8 @@ class Compressor(abc.ABC):
         if self.omega(LARGE_LEAF) is not None:
             return Contracted(self)
         raise TypeError(
-            f'{self!r} states neither delta nor omega, so a memory fed by it may grow without bound. '
-            'Use it under gradzip.compress, or give it a `delta` method.'
+            f'{self!r} states neither delta nor omega, so a memory fed by it may grow without '
+            'bound. Use it under gradzip.compress, or give it a `delta` method.'
         )
 
     def __rshift__(self, second: Compressor) -> Composed:
@@ -114,8 +114,8 @@ class Composed(Compressor):
     """`first >> second`: the first keeps entries, the second encodes their values.
 
     What the first drops is orthogonal to what it keeps, so contractions multiply:
-    |x - B(Ax)|^2 = |x|^2 - |Ax|^2 + |Ax - B(Ax)|^2 <= (1 - delta_A delta_B) |x|^2. Two unbiased ones
-    compose to 1 + omega = (1 + omega_A)(1 + omega_B) (tower property; Khirirat et al., arXiv
+    |x - B(Ax)|^2 = |x|^2 - |Ax|^2 + |Ax - B(Ax)|^2 <= (1 - delta_A delta_B) |x|^2. Two unbiased
+    ones compose to 1 + omega = (1 + omega_A)(1 + omega_B) (tower property; Khirirat et al., arXiv
     1806.06573, treats single quantizers). A contractive first and an unbiased second with omega < 1
     leave delta_A (1 - omega_B).
 
@@ -128,9 +128,9 @@ class Composed(Compressor):
     def __post_init__(self) -> None:
         if not self.first.sparse:
             raise TypeError(
-                f'{self.first!r} >> {self.second!r}: the payload of {type(self.first).__name__} has no '
-                '`values` for a second compressor to encode. Start with one that keeps entries, such '
-                'as TopK or RandK.'
+                f'{self.first!r} >> {self.second!r}: the payload of {type(self.first).__name__} '
+                'has no `values` for a second compressor to encode. Start with one that keeps '
+                'entries, such as TopK or RandK.'
             )
 
     def __repr__(self) -> str:
@@ -147,6 +147,10 @@ class Composed(Compressor):
     @property
     def sparse(self) -> bool:
         return self.second.sparse
+
+    def __rshift__(self, second: Compressor) -> Composed:
+        """(A >> B) >> C is A >> (B >> C): the last one always encodes the innermost values."""
+        return Composed(self.first, self.second >> second)
 
     def _values_like(self, like: Like) -> Like:
         return jax.eval_shape(lambda x: self.first.encode(x, jax.random.key(0)).values, like)
@@ -192,10 +196,11 @@ class Composed(Compressor):
 class Contracted(Compressor):
     """An unbiased compressor as a memory needs it: scaled until it contracts.
 
-    Linear: Q / (1 + omega), since E|Q/(1 + omega) - x|^2 <= (1 - 1/(1 + omega)) |x|^2. Otherwise the
-    least-squares scale <x, Qx> / |Qx|^2 of each draw, folded into the payload's own scale: it leaves
-    |x|^2 - <x, Qx>^2 / |Qx|^2, and E<x, Qx>^2 / |Qx|^2 >= (E<x, Qx>)^2 / E|Qx|^2 >= |x|^2 / (1 + omega)
-    by Cauchy-Schwarz. The worst case of omega does not enter, only that of the data.
+    A linear one becomes Q / (1 + omega), since E|Q/(1 + omega) - x|^2 <= (1 - 1/(1 + omega)) |x|^2.
+    Any other gets the least-squares scale <x, Qx> / |Qx|^2 of each draw, folded into the payload's
+    own scale. That leaves |x|^2 - <x, Qx>^2 / |Qx|^2, where by Cauchy-Schwarz
+    E<x, Qx>^2 / |Qx|^2 >= (E<x, Qx>)^2 / E|Qx|^2 >= |x|^2 / (1 + omega). The worst case of omega
+    does not enter, only that of the data.
 
     Payload: the inner compressor's. Guarantee: contractive with delta = 1 / (1 + omega).
     """
@@ -248,7 +253,8 @@ class Reduced(NamedTuple):
 class Reducer(abc.ABC):
     """Averages arrays over the workers of an axis, approximately.
 
-    The leaves whose reducers compare equal come together, so that one collective can carry them all.
+    The leaves whose reducers compare equal come together, so that one collective can carry them
+    all.
     Law: pmean(sent) == mean.
     """
 
@@ -275,8 +281,8 @@ class Reducer(abc.ABC):
 class PerWorker:
     """Part of a state that differs between workers.
 
-    Every leaf of `rows` keeps a leading axis of workers: length one where `update` runs, all of them
-    outside the mapper. `axes` names the mapped axes over which the rows differ, so that
+    Every leaf of `rows` keeps a leading axis of workers: length one where `update` runs, all of
+    them outside the mapper. `axes` names the mapped axes over which the rows differ, so that
     `gradzip.state_specs` can tell every mapper what to do with them.
 
     Example:

@@ -1,8 +1,8 @@
 """Gradients that arrive late.
 
-A delay in front of an exchange makes stale gradients of fresh ones: g_w as it was d steps ago, compressed
-when it is used. A model says how long a gradient of a step and a worker takes; `delay` remembers as many
-gradients as the longest needs.
+A delay in front of an exchange makes stale gradients of fresh ones: g_w as it was d steps ago,
+compressed when it is used. A model says how long a gradient of a step and a worker takes; `delay`
+remembers as many gradients as the longest needs.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import optax
 
 from gradzip import axes, checks, leaves
-from gradzip.base import Array, AxisName, Key, KeyLike, Like, PyTree, memory_like
+from gradzip.base import Array, AxisName, Key, KeyLike, Like, PyTree, State, memory_like
 
 
 class Delay(abc.ABC):
     """How many steps a gradient is late: an integer in [0, bound] for every step and worker.
 
-    `random` says that `steps` uses its key. A model with `cold` starts with zeros, for `bound` steps, and
-    from then on the gradients are exactly `bound` late; any other uses the oldest gradient there is
-    until there are enough, min(draw, step).
+    `random` says that `steps` uses its key. A model with `cold` starts with zeros, for `bound`
+    steps, and from then on the gradients are exactly `bound` late; any other uses the oldest
+    gradient there is until there are enough, min(draw, step).
     """
 
     bound: int  # the longest delay, in steps; a field or a property
@@ -35,7 +35,8 @@ class Delay(abc.ABC):
     def steps(self, key: Key, step: Array, worker: Array) -> Array:
         """The delay of the gradient that `worker` uses at `step`: i32[] in [0, bound].
 
-        `key` is the base key: a model folds in step and worker itself, so that others can ask again.
+        `key` is the base key: a model folds in step and worker itself, so that others can ask
+          again.
         """
 
 
@@ -91,7 +92,8 @@ class Uniform(Delay):
       >>> tx.init(jnp.zeros(2)).past.shape
       (3, 2)
 
-    Reference: the bounded, time-varying delays of Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573.
+    Reference: the bounded, time-varying delays of Khirirat, Feyzmahdavian, Johansson, arXiv
+      1806.06573.
     """
 
     bound: int
@@ -109,8 +111,8 @@ class DelayState(NamedTuple):
     """`past` is each worker's own; count and key are the same on every worker."""
 
     count: Array  # i32[], steps taken
-    key: Key | None
-    past: PyTree  # the last `bound` gradients as a ring, f[bound, *shape]; PerWorker where there is an axis
+    key: PyTree  # the base key; None if the model does not draw
+    past: PyTree  # the last `bound` gradients, a ring f[bound, *shape]; PerWorker with an axis
 
 
 def delay(
@@ -118,8 +120,8 @@ def delay(
 ) -> optax.GradientTransformation:
     """Replaces every gradient by the worker's own of some steps ago.
 
-    `delay(tau)`, a constant delay, uses nothing of the present step: in front of an exchange, `delay(1)`
-    lets the exchange of the last gradient run beside the computation of the next.
+    `delay(tau)`, a constant delay, uses nothing of the present step: in front of an exchange,
+    `delay(1)` lets the exchange of the last gradient run beside the computation of the next.
 
     Args:
       model: a `Delay`, or an int for `Constant`. 0 changes nothing and remembers nothing.
@@ -133,8 +135,8 @@ def delay(
     Raises:
       TypeError: model is neither an integer nor a Delay; a leaf that is not a real float.
       ValueError: a negative delay; a random model without a key; at trace time, an axis that is not
-        mapped, gradients that differ between workers where there is no axis, or are of another tree or
-        shape than params.
+        mapped, gradients that differ between workers where there is no axis, or are of another tree
+        or shape than params.
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
@@ -166,7 +168,9 @@ def delay(
             jnp.zeros([], jnp.int32), leaves.base_key(key), axes.to_rows(past, axis_name)
         )
 
-    def update(updates: PyTree, state: DelayState, params: PyTree | None = None):
+    def update(
+        updates: PyTree, state: State, params: PyTree | None = None
+    ) -> tuple[PyTree, DelayState]:
         del params
         past = axes.my_row(state.past, axis_name)
         leaves.check_updates(
@@ -175,7 +179,7 @@ def delay(
         axes.check_local(updates, axis_name, memory=past)
         late = updates if model.bound == 0 else _late(model, updates, past, state, axis_name)
         past = past if model.bound == 0 else _remember(updates, past, state.count % model.bound)
-        count = optax.safe_increment(state.count)
+        count = leaves.next_count(state.count)
         return late, DelayState(count, state.key, axes.to_rows(past, axis_name))
 
     return optax.GradientTransformation(init, update)

@@ -20,15 +20,16 @@ def hierarchical(
 ) -> optax.GradientTransformationExtraArgs:
     """Averages exactly over `local_axis`; each worker runs `inner` on its share of the result.
 
-    One reduce-scatter over the fast local links, `inner` over the slow ones for 1 / local_size of the
-    entries, one all-gather over the local links again. A share of a leaf with two or more axes is a band
-    of its rows (so PowerSGD still sees a matrix), of any other a piece of the flat array; both padded
-    with zeros. Inside, nothing is replicated over the local axis: every part of inner's state is marked
-    with it, metrics too. Random schemes draw the same numbers for each share of a leaf.
+    One reduce-scatter over the fast local links, `inner` over the slow ones for 1 / local_size of
+    the entries, one all-gather over the local links again. A share of a leaf with two or more axes
+    is a band of its rows (so PowerSGD still sees a matrix), of any other a piece of the flat array;
+    both padded with zeros. Inside, nothing is replicated over the local axis: every part of inner's
+    state is marked with it, metrics too. Random schemes draw the same numbers for each share of a
+    leaf.
 
     Args:
-      inner: an exchange over the outer axis, such as `error_feedback(TopK(0.01), 'node')`. What comes
-        after the exchange, the optimizer, goes outside.
+      inner: an exchange over the outer axis, such as `error_feedback(TopK(0.01), 'node')`. What
+        comes after it, the optimizer, goes outside.
       local_axis: the mapped axis of the workers inside a node.
       local_size: its size, at least 1.
 
@@ -70,7 +71,7 @@ def hierarchical(
 
 
 def _mark(state: PyTree, local_axis: str) -> PyTree:
-    """Everything differs over the local axis: appended to the marks there are, a new mark elsewhere."""
+    """Everything differs over the local axis: appended to the marks there are, else a new mark."""
 
     def one(part: PyTree) -> PerWorker:
         if isinstance(part, PerWorker):
@@ -139,7 +140,7 @@ def _by_dtype(arrays: list[Array]) -> list[list[int]]:
 
 
 def _scattered_means(updates: PyTree, local_axis: str, size: int) -> PyTree:
-    """This worker's share of the mean over the local axis, all leaves of a dtype in one reduce-scatter."""
+    """This worker's share of the local mean, all leaves of a dtype in one reduce-scatter."""
     leaves_, treedef = jax.tree.flatten(updates)
     blocks = [_blocks(x, size) for x in leaves_]
     shares = list(blocks)

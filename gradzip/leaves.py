@@ -1,11 +1,11 @@
 """One reducer per leaf: from a scheme and a tree to means, and back to a tree.
 
-A scheme is a compressor, a reducer, or a function from a leaf's shape and dtype to one; that is the whole
-routing language. Leaves whose reducers compare equal come together, in one collective.
+A scheme is a compressor, a reducer, or a function from a leaf's shape and dtype to one; that is the
+whole routing language. Leaves whose reducers compare equal come together, in one collective.
 
-Keys are a base key and a count, never split: fold_in(key, count) is the step's key, fold_in(., leaf) the
-leaf's, and a reducer folds in the worker where workers must differ. So any draw of any step can be
-recomputed, and a restored state goes on exactly.
+Keys are a base key and a count, never split: fold_in(key, count) is the step's key,
+fold_in(., leaf) the leaf's, and a reducer folds in the worker where workers must differ. So any
+draw of any step can be recomputed, and a restored state goes on exactly.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ExchangeState(NamedTuple):
     """What an exchange carries from step to step, the same on every worker."""
 
     count: Array  # i32[], steps taken
-    key: Key | None  # the base key; None if no scheme draws
+    key: PyTree  # the base key; None if no scheme draws
     reducers: PyTree  # one reducer state a leaf
 
 
@@ -50,8 +50,8 @@ def check_scheme(
         isinstance(scheme, Compressor | Reducer) or callable(scheme)
     ):
         raise TypeError(
-            f'{owner}(scheme=...) must be a Compressor, a Reducer, or a function from a leaf to one; '
-            f'got {scheme!r}.'
+            f'{owner}(scheme=...) must be a Compressor, a Reducer, or a function from a leaf to '
+            f'one; got {scheme!r}.'
         )
     check_key(key)
     if isinstance(scheme, Compressor | Reducer):
@@ -68,7 +68,7 @@ def check_key(key: KeyLike | None) -> None:
         )
 
 
-def base_key(key: KeyLike | None) -> Key | None:
+def base_key(key: KeyLike | None) -> PyTree:
     """A fresh copy of the user's key: a donated state must not take the original with it."""
     if key is None:
         return None
@@ -98,11 +98,11 @@ def exchange(
     keys = [jax.random.fold_in(step_key(state), i) for i in range(len(xs))]
     out: list = [None] * len(xs)
     for reducer, members in _groups(scheme, xs, memory).items():
-        columns = ([column[i] for i in members] for column in (xs, states, keys))
-        for i, reduced in zip(members, reducer.reduce(*columns, axis_name), strict=True):
+        xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
+        for i, reduced in zip(members, reducer.reduce(xs_, states_, keys_, axis_name), strict=True):
             out[i] = reduced
     mean, sent, states = (treedef.unflatten([reduced[j] for reduced in out]) for j in range(3))
-    return mean, sent, ExchangeState(optax.safe_increment(state.count), state.key, states)
+    return mean, sent, ExchangeState(next_count(state.count), state.key, states)
 
 
 def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> dict[Reducer, list[int]]:
@@ -110,6 +110,11 @@ def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> dict[Reducer, list
     for i, x in enumerate(xs):
         groups.setdefault(reducer_for(scheme, memory_like(x), memory=memory), []).append(i)
     return groups
+
+
+def next_count(count: Array) -> Array:
+    """The count after one more step; it stays at the largest int32 rather than overflow."""
+    return jnp.asarray(optax.safe_increment(count))
 
 
 def step_key(state: Any) -> Key:
@@ -125,8 +130,8 @@ def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:
         chosen = Sum(chosen) if chosen.linear else Gather(chosen)
     if not isinstance(chosen, Reducer):
         raise TypeError(
-            f'A scheme must give a Compressor or a Reducer for every leaf; for a leaf of shape {like.shape} '
-            f'and dtype {like.dtype} it gave {chosen!r}.'
+            'A scheme must give a Compressor or a Reducer for every leaf; for a leaf of shape '
+            f'{like.shape} and dtype {like.dtype} it gave {chosen!r}.'
         )
     return chosen.contractive() if memory else chosen
 
@@ -144,8 +149,8 @@ def check_updates(updates: PyTree, params: PyTree) -> None:
     for (path, gradient), expected in zip(leaves, jax.tree.leaves(params), strict=True):
         if gradient.shape != expected.shape:
             raise ValueError(
-                f'The gradient at {axes.path_of(path)!r} has shape {gradient.shape}, but its parameter '
-                f'has shape {expected.shape}.'
+                f'The gradient at {axes.path_of(path)!r} has shape {gradient.shape}, but its '
+                f'parameter has shape {expected.shape}.'
             )
 
 
@@ -172,8 +177,9 @@ def _is_typed_key(x: Any) -> bool:
 def _check_real(path: tuple, leaf: Any) -> None:
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(
-            f'The leaf at {axes.path_of(path)!r} has dtype {leaf.dtype}; only real floating-point leaves '
-            'can be exchanged. Keep others out of params, or route them elsewhere with optax.partition.'
+            f'The leaf at {axes.path_of(path)!r} has dtype {leaf.dtype}; only real floating-point '
+            'leaves can be exchanged. Keep others out of params, or route them elsewhere with '
+            'optax.partition.'
         )
 
 

@@ -1,8 +1,9 @@
 """What an exchange did, as functions of (target, sent, mean).
 
-`target` is what a worker wanted to send, `sent` what it did, `mean` what everyone received. Ask for any of
-them, or your own, by name: `error_feedback(..., metrics={'lost': gz.metrics.lost})`. They are averaged over
-the workers and read with `optax.tree.get(state, 'lost')`. Not asked for, not computed.
+`target` is what a worker wanted to send, `sent` what it did, `mean` what everyone received. Ask for
+any of them, or your own, by name: `error_feedback(..., metrics={'lost': gz.metrics.lost})`. They
+are averaged over the workers and read with `optax.tree.get(state, 'lost')`. Not asked for, not
+computed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from gradzip import axes
 from gradzip.base import Array, AxisName, PyTree, memory_like
@@ -21,7 +23,7 @@ Metrics = Mapping[str, Metric]
 
 
 def lost(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
-    """Share of the energy that was not sent, |target - sent|^2 / |target|^2: 1 - delta as observed. f[].
+    """Share of the energy not sent, |target - sent|^2 / |target|^2: 1 - delta as observed. f[].
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
@@ -54,7 +56,7 @@ def norm(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
       5.0
     """
     del sent, mean
-    return optax.tree.norm(target)
+    return jnp.asarray(optax.tree.norm(target))
 
 
 def nonzeros(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
@@ -74,8 +76,8 @@ def check(metrics: Metrics) -> None:
     """Refuses what is no mapping from names to functions."""
     if not isinstance(metrics, Mapping) or not all(callable(f) for f in metrics.values()):
         raise TypeError(
-            "metrics must map names to functions of (target, sent, mean), as {'lost': gradzip.metrics.lost}; "
-            f'got {metrics!r}.'
+            'metrics must map names to functions of (target, sent, mean), as '
+            f"{{'lost': gradzip.metrics.lost}}; got {metrics!r}."
         )
 
 
@@ -94,5 +96,6 @@ def measure(
     return axes.mean(values, axis_name) if values else {}
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    return part / jnp.where(whole == 0, 1, whole)
+def _ratio(part: ArrayLike, whole: ArrayLike) -> Array:
+    whole = jnp.asarray(whole)
+    return jnp.asarray(part) / jnp.where(whole == 0, 1, whole)

@@ -1,8 +1,8 @@
 """Codes to bits to words, and the one buffer that a collective carries.
 
 Collectives may widen narrow types (bf16, int4 and fp8 on CPU) and TPU turns a gather whose last
-dimension is no multiple of 128 into a padded all-reduce. So whatever travels is first laid into uint32
-words, and all payloads of a step into one buffer of (rows, 128) words, the padding counted.
+dimension is no multiple of 128 into a padded all-reduce. So whatever travels is first laid into
+uint32 words, and all payloads of a step into one buffer of (rows, 128) words, the padding counted.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def words_for(size: int, bits: int) -> int:
 def pack(codes: Array, bits: int) -> Array:
     """Unsigned codes below 2**bits, flat, to words: u32[words_for(size, bits)].
 
-    Widths that divide 32 put consecutive codes into one word, lowest bits first. Others (3, 5, 12) go
-    by bit planes: bit b of 32 consecutive codes is one word, so no bit is wasted.
+    Widths that divide 32 put consecutive codes into one word, lowest bits first. Others (3, 5, 12)
+    go by bit planes: bit b of 32 consecutive codes is one word, so no bit is wasted.
 
     Example:
       >>> import jax.numpy as jnp

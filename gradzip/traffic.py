@@ -1,8 +1,8 @@
 """What crosses the wire: predicted from traced shapes, and read from a compiled program.
 
 Both count the operands of collectives, in bytes a worker and a step: what a worker hands to an
-all-gather, an all-reduce, a reduce-scatter or an all-to-all. How often a link carries these bytes is the
-collective algorithm's affair.
+all-gather, an all-reduce, a reduce-scatter or an all-to-all. How often a link carries these bytes
+is the collective algorithm's affair.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ ARRAY = re.compile(r'(pred|bf16|[suf]\d+|f8\w+|c\d+)\[([\d,]*)\]')
 def payload_bytes(scheme: Scheme, params: PyTree, workers: int = 2) -> int:
     """Bytes that one worker hands to the collectives in one step, padding included.
 
-    Counted on the shapes of the traced exchange, never by formula. Equal to `wire_bytes` of the compiled
-    step of `compress`, `error_feedback` or `ef21`, on CPU, GPU and TPU.
+    Counted on the shapes of the traced exchange, never by formula. Equal to `wire_bytes` of the
+    compiled step of `compress`, `error_feedback` or `ef21`, on CPU, GPU and TPU.
 
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
@@ -99,16 +99,17 @@ def collectives(text: str) -> list[tuple[str, int]]:
 
 
 def _type_bytes(text: str) -> int:
-    return sum(
-        math.prod(int(n) for n in shape.split(',') if n) * _itemsize(dtype)
-        for dtype, shape in ARRAY.findall(text)
+    """Of an HLO type, or of a tuple of them."""
+    sizes = (
+        (math.prod(map(int, filter(None, shape.split(',')))), t) for t, shape in ARRAY.findall(text)
     )
+    return sum(size * _item_bits(dtype) // 8 for size, dtype in sizes)
 
 
-def _itemsize(dtype: str) -> float:
+def _item_bits(dtype: str) -> int:
     if dtype == 'pred' or dtype.startswith('f8'):
-        return 1
-    return int(re.sub(r'\D', '', dtype)) / 8
+        return 8
+    return int(dtype.lstrip('bfsuc'))
 
 
 def _collectives(jaxpr: Any) -> Iterator[Any]:

@@ -1,8 +1,9 @@
-"""Transformations around transformations: where a state lives, when an exchange runs, and who takes part.
+"""Around an exchange: where a state lives, when the exchange runs, and who takes part.
 
-`optax.MultiSteps`, `optax.apply_if_finite` and `optax.masked` cannot wrap an exchange: the first runs it on
-every micro-step and throws the result away, the second lets one worker skip what the others wait for, the
-third leaves the unmasked leaves local. Use `every`, `skip_nonfinite` and `optax.partition`.
+`optax.MultiSteps`, `optax.apply_if_finite` and `optax.masked` cannot wrap an exchange: the first
+runs it on every micro-step and throws the result away, the second lets one worker skip what the
+others wait for, the third leaves the unmasked leaves local. Use `every`, `skip_nonfinite` and
+`optax.partition`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import optax
 from jax import lax
 
 from gradzip import axes, checks, leaves
-from gradzip.base import Array, AxisName, Key, KeyLike, PyTree
+from gradzip.base import Array, AxisName, Key, KeyLike, PyTree, State
 
 Transformation = optax.GradientTransformation
 WithExtraArgs = optax.GradientTransformationExtraArgs
@@ -29,7 +30,8 @@ def per_worker(inner: Transformation, axis_name: AxisName) -> WithExtraArgs:
       axis_name: the mapped axis of workers, or a tuple of axes.
 
     Returns:
-      A transformation that does what `inner` does, with a state that `state_specs` knows how to place.
+      A transformation that does what `inner` does, with a state that `state_specs` knows how to
+      place.
 
     Raises:
       TypeError: axis_name is no axis name.
@@ -69,8 +71,8 @@ class EveryState(NamedTuple):
 def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> WithExtraArgs:
     """Accumulates k gradients on the worker, then runs `inner` once on their mean.
 
-    In between the updates are zero, nothing is communicated and inner's state stands still. The optimizer
-    goes inside: `every(chain(error_feedback(...), adam(...)), 4, axis_name='data')`.
+    In between the updates are zero, nothing is communicated and inner's state stands still. The
+    optimizer goes inside: `every(chain(error_feedback(...), adam(...)), 4, axis_name='data')`.
 
     Args:
       inner: a transformation, usually a chain of an exchange and an optimizer.
@@ -81,7 +83,8 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
       A transformation.
 
     Raises:
-      ValueError: k below 1; at trace time, gradients that differ between workers where there is no axis.
+      ValueError: k below 1; at trace time, gradients that differ between workers where there is no
+        axis.
       TypeError: k is not an integer; a leaf that is not a real float.
 
     Example:
@@ -106,7 +109,9 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
             jnp.zeros([], jnp.int32), axes.to_rows(zeros, axis_name), inner.init(params)
         )
 
-    def update(updates: PyTree, state: EveryState, params: PyTree | None = None, **extra: Any):
+    def update(
+        updates: PyTree, state: State, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, EveryState]:
         total = axes.my_row(state.sum, axis_name)
         leaves.check_updates(updates, total)
         axes.check_local(updates, axis_name, memory=total)
@@ -139,8 +144,8 @@ class SkipNonfiniteState(NamedTuple):
 def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> WithExtraArgs:
     """Skips the step on all workers if any worker's gradient holds NaN or infinity.
 
-    A skipped step has zero updates and leaves inner's state, memories included, untouched. It costs one
-    all-reduce of a single integer. Put it around the whole chain.
+    A skipped step has zero updates and leaves inner's state, memories included, untouched. It costs
+    one all-reduce of a single integer. Put it around the whole chain.
 
     Args:
       inner: a transformation, usually a chain of an exchange and an optimizer.
@@ -167,8 +172,8 @@ def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> 
         return SkipNonfiniteState(jnp.zeros([], jnp.int32), inner.init(params))
 
     def update(
-        updates: PyTree, state: SkipNonfiniteState, params: PyTree | None = None, **extra: Any
-    ):
+        updates: PyTree, state: State, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, SkipNonfiniteState]:
         axes.check_bound(axis_name)
         finite = [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(updates)]
         good = jnp.asarray(finite).all().astype(jnp.int32)
@@ -198,8 +203,8 @@ class ParticipateState(NamedTuple):
 def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformation:
     """Lets `count` random workers take part in a step, their gradients scaled by W / count.
 
-    The others contribute zero, so the mean over workers stays unbiased: mini-batch and, with count 1,
-    incremental gradients. Goes before the exchange.
+    The others contribute zero, so the mean over workers stays unbiased: mini-batch and, with count
+    1, incremental gradients. Goes before the exchange.
 
     Args:
       count: workers a step, from 1 to the number of workers W.
@@ -233,19 +238,21 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
         del params
         return ParticipateState(jnp.zeros([], jnp.int32), leaves.base_key(key))
 
-    def update(updates: PyTree, state: ParticipateState, params: PyTree | None = None):
+    def update(
+        updates: PyTree, state: State, params: PyTree | None = None
+    ) -> tuple[PyTree, ParticipateState]:
         del params
         axes.check_local(updates, axis_name)
         workers = axes.worker_count(axis_name)
         if count > workers:
             raise ValueError(
-                f'participate(count={count}) on axis {axis_name!r}, which has {workers} workers: count must '
-                f'be at most {workers}.'
+                f'participate(count={count}) on axis {axis_name!r}, which has {workers} workers: '
+                f'count must be at most {workers}.'
             )
         order = jax.random.permutation(leaves.step_key(state), workers)
         drawn = jnp.argmax(order == axes.worker_index(axis_name)) < count
         updates = jax.tree.map(lambda g: jnp.where(drawn, g * (workers / count), 0), updates)
-        return updates, ParticipateState(optax.safe_increment(state.count), state.key)
+        return updates, ParticipateState(leaves.next_count(state.count), state.key)
 
     return Transformation(init, update)
 
@@ -253,7 +260,8 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
 def _check_axis(owner: str, axis_name: AxisName | None) -> None:
     if not axes.names_of(axis_name):
         raise TypeError(
-            f'{owner}(axis_name=...) must name the axis of workers; for one worker, leave {owner} out.'
+            f'{owner}(axis_name=...) must name the axis of workers; for one worker, leave {owner} '
+            'out.'
         )
 
 
@@ -261,6 +269,7 @@ def _refuse_keys(state: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             raise ValueError(
-                f'per_worker: the inner state holds a key at {axes.path_of(path)!r}, so its draws would be '
-                'the same on all workers. Use a transformation that takes axis_name and folds in the worker.'
+                f'per_worker: the inner state holds a key at {axes.path_of(path)!r}, so its draws '
+                'would be the same on all workers. Use a transformation that takes axis_name and '
+                'folds in the worker.'
             )

@@ -1,0 +1,1 @@
+"""Compressors, one a file: an array to a payload and back."""

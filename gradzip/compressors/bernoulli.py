@@ -20,15 +20,16 @@ OVERFLOW = 1e-9  # the probability that a draw keeps more entries than the paylo
 class Bernoulli(Compressor):
     """Keeps every entry with the same probability p, independently, times 1 / p.
 
-    Bare, it means `Sum(Bernoulli(p))`: one mask, shared by all workers. `Gather(Bernoulli(p))` is the
-    independent form that the paper's theorems are about; receivers redraw the masks from the keys.
+    Bare, it means `Sum(Bernoulli(p))`: one mask, shared by all workers. `Gather(Bernoulli(p))` is
+    the independent form that the paper's theorems are about; receivers redraw the masks from the
+    keys.
 
     Args:
       probability: of keeping an entry, in (0, 1].
 
-    Payload: `values` of the kept entries in order, no indices (the key tells them). Shapes are static,
-    so there is room for the p n + O(sqrt(n)) entries that a draw exceeds with probability below 1e-9;
-    what exceeds it is lost, and stays in the memory if there is one.
+    Payload: `values` of the kept entries in order, no indices (the key tells them). Shapes are
+      static, so there is room for the p n + O(sqrt(n)) entries that a draw exceeds with probability
+      below 1e-9; what exceeds it is lost, and stays in the memory if there is one.
 
     Guarantee: unbiased with omega = 1 / p - 1 (up to that 1e-9). Linear for one key.
 

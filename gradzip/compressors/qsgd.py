@@ -23,10 +23,10 @@ class Quantized(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class QSGD(Compressor):
-    """Rounds every entry at random to one of 2 levels + 1 evenly spaced values, so that the mean is right.
+    """Rounds at random to one of 2 levels + 1 evenly spaced values, so that the mean is right.
 
-    Within a block, Q(v)_i = (N / s) xi_i with N the block's norm, s = levels, and xi_i one of the two
-    integers beside s v_i / N.
+    Within a block, Q(v)_i = (N / s) xi_i with N the block's norm, s = levels, and xi_i one of the
+    two integers beside s v_i / N.
 
     Args:
       levels: s, positive levels of a block; 1 to 2**15 - 1.
@@ -36,9 +36,9 @@ class QSGD(Compressor):
     Payload: codes of ceil(log2(2 levels + 1)) bits (levels 1: 2, 3: 3, 7: 4, 127: 8) and one scale
     a block; levels 7, block 256: n / 2 + n / 64 bytes for n float32 entries.
 
-    Guarantee: unbiased with, for blocks of b entries, omega = min((b - 1) / (4 s^2), sqrt(b - 1) / (2 s))
-    for 'max' and min(b / (4 s^2), sqrt(b) / s) for 'l2'. A block that holds NaN or infinity decodes to
-    NaN.
+    Guarantee: unbiased. For blocks of b entries, omega is min((b - 1) / (4 s^2), sqrt(b - 1) / 2 s)
+      for 'max' and min(b / (4 s^2), sqrt(b) / s) for 'l2'. A block that holds NaN or infinity
+      decodes to NaN.
 
     Raises:
       ValueError: levels or block out of range, or another norm.

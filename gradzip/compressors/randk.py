@@ -23,8 +23,8 @@ class Entries(NamedTuple):
 class RandK(Compressor):
     """Keeps k = ceil(fraction * n) entries drawn without replacement, times n / k.
 
-    Bare, it means `Sum(RandK(fraction))`: all workers draw the same positions and the values are summed
-    in flight. `Gather(RandK(fraction))` lets every worker draw its own.
+    Bare, it means `Sum(RandK(fraction))`: all workers draw the same positions and the values are
+    summed in flight. `Gather(RandK(fraction))` lets every worker draw its own.
 
     Args:
       fraction: the share of entries that is kept, in (0, 1]; at least one entry is.
@@ -42,7 +42,8 @@ class RandK(Compressor):
       >>> gz.RandK(0.5).encode(jnp.array([1.0, 1.0, 1.0, 1.0]), jax.random.key(0))
       Entries(values=Array([2., 2.], dtype=float32))
 
-    Reference: Stich, Cordonnier, Jaggi, arXiv 1809.07599, definition 2.1, here rescaled to be unbiased.
+    Reference: Stich, Cordonnier, Jaggi, arXiv 1809.07599, definition 2.1, here rescaled to be
+      unbiased.
     """
 
     fraction: float

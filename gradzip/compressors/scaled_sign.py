@@ -24,9 +24,9 @@ class ScaledSign(Compressor):
 
     Payload: one bit an entry and one scale; n / 8 + 4 bytes for n float32 entries.
 
-    Guarantee: contractive with delta = |v|_1^2 / (n |v|_2^2), which is 1 / n at worst (one non-zero entry)
-    and 2 / pi for a Gaussian leaf. Biased: use it under `error_feedback` or `ef21`. A leaf that holds
-    NaN or infinity decodes to NaN.
+    Guarantee: contractive with delta = |v|_1^2 / (n |v|_2^2), which is 1 / n at worst (one non-zero
+      entry) and 2 / pi for a Gaussian leaf. Biased: use it under `error_feedback` or `ef21`. A leaf
+      that holds NaN or infinity decodes to NaN.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz

@@ -22,8 +22,8 @@ class Ternary(Compressor):
 
     Payload: codes of two bits and one scale; n / 4 + 4 bytes for n float32 entries.
 
-    Guarantee: unbiased with omega = sqrt(n) - 1 for 'l2' and (sqrt(n) - 1) / 2 for 'max', both reached. A
-    leaf that holds NaN or infinity decodes to NaN.
+    Guarantee: unbiased with omega = sqrt(n) - 1 for 'l2' and (sqrt(n) - 1) / 2 for 'max', both
+      reached. A leaf that holds NaN or infinity decodes to NaN.
 
     Raises:
       ValueError: another norm.
@@ -33,8 +33,8 @@ class Ternary(Compressor):
       >>> gz.Ternary('max').encode(jnp.array([3.0, -3.0, 0.0]), jax.random.key(0))
       Quantized(codes=Array([18], dtype=uint32), scale=Array([3.], dtype=float32))
 
-    Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient quantizer; Wen et al.,
-    arXiv 1705.07878, equation 1.
+    Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient quantizer; Wen et
+      al., arXiv 1705.07878, equation 1.
     """
 
     norm: Literal['l2', 'max']

@@ -56,8 +56,8 @@ class TopK(Compressor):
         del key
         if x.size >= 1 << 31:
             raise ValueError(
-                f'{self!r} indexes entries with int32, but an array of shape {x.shape} has {x.size} of them: '
-                'split the parameter.'
+                f'{self!r} indexes entries with int32, but an array of shape {x.shape} has '
+                f'{x.size} of them: split the parameter.'
             )
         flat = x.ravel()
         _, indices = lax.top_k(jnp.abs(flat), kept(self.fraction, flat.size))

@@ -1,0 +1,1 @@
+"""Exchanges, one a file: what a worker remembers."""

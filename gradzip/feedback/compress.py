@@ -8,7 +8,7 @@ import optax
 
 from gradzip import axes, leaves
 from gradzip import metrics as metrics_lib
-from gradzip.base import AxisName, KeyLike, PyTree, Scheme
+from gradzip.base import AxisName, KeyLike, PyTree, Scheme, State
 from gradzip.leaves import ExchangeState
 
 
@@ -42,7 +42,8 @@ def compress(
 
     Raises:
       TypeError: scheme, key or metrics is of another kind; a leaf that is not a real float.
-      ValueError: a random scheme without a key; at trace time, an axis that is not mapped, gradients that
+      ValueError: a random scheme without a key; at trace time, an axis that is not mapped,
+        gradients that
         are the same on every worker or of another tree than params.
 
     Example:
@@ -63,7 +64,9 @@ def compress(
             metrics=metrics_lib.init(metrics, params),
         )
 
-    def update(updates: PyTree, state: CompressState, params: PyTree | None = None):
+    def update(
+        updates: PyTree, state: State, params: PyTree | None = None
+    ) -> tuple[PyTree, CompressState]:
         leaves.check_updates(updates, updates if params is None else params)
         axes.check_local(updates, axis_name)
         target = leaves.in_memory_dtype(updates)

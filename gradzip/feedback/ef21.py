@@ -8,7 +8,7 @@ import optax
 
 from gradzip import axes, leaves
 from gradzip import metrics as metrics_lib
-from gradzip.base import AxisName, KeyLike, PyTree, Scheme
+from gradzip.base import AxisName, KeyLike, PyTree, Scheme, State
 from gradzip.leaves import ExchangeState
 
 
@@ -16,7 +16,7 @@ class EF21State(NamedTuple):
     """`estimate` is each worker's own; the rest is the same on every worker."""
 
     exchange: ExchangeState
-    estimate: PyTree  # what the others believe this worker's gradient to be; PerWorker where there is an axis
+    estimate: PyTree  # what the others believe this gradient to be; PerWorker with an axis
     mean: PyTree  # mean of all the estimates
     metrics: dict[str, PyTree]
 
@@ -28,7 +28,7 @@ def ef21(
     key: KeyLike | None = None,
     metrics: metrics_lib.Metrics = {},
 ) -> optax.GradientTransformation:
-    """Every worker sends the compressed difference to its estimate, and all step along the mean estimate.
+    """Sends the compressed difference to an estimate, and steps along the mean estimate.
 
         c_w = C(g_w - h_w);   h_w = h_w + c_w;   u = h = h + mean_w c_w
 
@@ -40,7 +40,8 @@ def ef21(
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
       key: for random schemes: an int or a typed key, the same on all workers.
-      metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`; here the target is the
+      metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`; here the target
+        is the
         difference g_w - h_w and the mean is that of the news.
 
     Returns:
@@ -49,9 +50,10 @@ def ef21(
     Raises:
       TypeError: an argument of another kind; a leaf that is not a real float; a scheme that states
         neither delta nor omega.
-      ValueError: a random scheme without a key; at trace time, an axis that is not mapped, gradients that
-        are the same on every worker, differ between workers where there is no axis, or are of another
-        tree or shape than params.
+      ValueError: a random scheme without a key; at trace time, an axis that is not mapped,
+        gradients that
+        are the same on every worker, differ between workers where there is no axis, or are of
+        another tree or shape than params.
 
     Example:
       >>> import jax.numpy as jnp, optax, gradzip as gz
@@ -75,7 +77,9 @@ def ef21(
             metrics=metrics_lib.init(metrics, params),
         )
 
-    def update(updates: PyTree, state: EF21State, params: PyTree | None = None):
+    def update(
+        updates: PyTree, state: State, params: PyTree | None = None
+    ) -> tuple[PyTree, EF21State]:
         del params
         estimate = axes.my_row(state.estimate, axis_name)
         leaves.check_updates(updates, estimate)

@@ -10,7 +10,7 @@ import optax
 
 from gradzip import axes, checks, leaves
 from gradzip import metrics as metrics_lib
-from gradzip.base import AxisName, KeyLike, PyTree, Scheme
+from gradzip.base import AxisName, KeyLike, PyTree, Scheme, State
 from gradzip.leaves import ExchangeState
 
 
@@ -18,7 +18,7 @@ class ErrorFeedbackState(NamedTuple):
     """`error` is each worker's own; the rest is the same on every worker."""
 
     exchange: ExchangeState
-    error: PyTree  # PerWorker where there is an axis
+    error: PyTree  # PerWorker with an axis
     metrics: dict[str, PyTree]
 
 
@@ -47,15 +47,16 @@ def error_feedback(
       metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`.
 
     Returns:
-      A transformation. Updates keep their shapes and dtypes. A NaN in a gradient is sent or stays in the
-      memory for good: put `skip_nonfinite` around the chain where gradients may be NaN.
+      A transformation. Updates keep their shapes and dtypes. A NaN in a gradient is sent or stays
+      in the memory for good: put `skip_nonfinite` around the chain where gradients may be NaN.
 
     Raises:
       TypeError: an argument of another kind; a leaf that is not a real float; a scheme that states
         neither delta nor omega.
-      ValueError: decay outside (0, 1]; a random scheme without a key; at trace time, an axis that is
-        not mapped, gradients that are the same on every worker, differ between workers where there is
-        no axis, or are of another tree or shape than params.
+      ValueError: decay outside (0, 1]; a random scheme without a key; at trace time, an axis that
+        is
+        not mapped, gradients that are the same on every worker, differ between workers where there
+        is no axis, or are of another tree or shape than params.
 
     Example:
       >>> import jax.numpy as jnp, optax, gradzip as gz
@@ -65,8 +66,8 @@ def error_feedback(
       >>> sent, state.error
       (Array([0., 2.], dtype=float32), Array([1., 0.], dtype=float32))
 
-    Reference: Seide et al., Interspeech 2014; Stich, Cordonnier, Jaggi, arXiv 1809.07599, algorithm 1;
-    Karimireddy et al., arXiv 1901.09847, algorithm 2.
+    Reference: Seide et al., Interspeech 2014; Stich, Cordonnier, Jaggi, arXiv 1809.07599, algorithm
+      1; Karimireddy et al., arXiv 1901.09847, algorithm 2.
     """
     leaves.check_scheme('error_feedback', scheme, axis_name, key)
     checks.share('error_feedback', 'decay', decay)
@@ -81,7 +82,9 @@ def error_feedback(
             metrics=metrics_lib.init(metrics, params),
         )
 
-    def update(updates: PyTree, state: ErrorFeedbackState, params: PyTree | None = None):
+    def update(
+        updates: PyTree, state: State, params: PyTree | None = None
+    ) -> tuple[PyTree, ErrorFeedbackState]:
         del params
         error = axes.my_row(state.error, axis_name)
         leaves.check_updates(updates, error)

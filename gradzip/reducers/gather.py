@@ -21,8 +21,9 @@ class Gather(Reducer):
     Args:
       compressor: any compressor.
 
-    Bytes: a worker contributes one buffer and receives W - 1: it pays against an all-reduce of n float32
-    entries (about 8 n bytes each way) as long as the payload is below 8 n / (W - 1) bytes.
+    Bytes: a worker contributes one buffer and receives W - 1: it pays against an all-reduce of n
+      float32 entries (about 8 n bytes each way) as long as the payload is below 8 n / (W - 1)
+      bytes.
 
     Raises:
       TypeError: compressor is not a Compressor.

@@ -18,10 +18,10 @@ FIRST_BASIS = 0  # any constant: the first Q must be the same on every worker, a
 class PowerSGD(Reducer):
     """mean = P Q^T with P = orth(pmean(M_w Q_old)), Q_w = M_w^T P and Q = pmean(Q_w).
 
-    Q starts as a fixed Gaussian function of the shape and is warm ever after. A worker's own share is
-    `sent` = P Q_w^T, a projection of its M_w, so a memory of M_w - P Q_w^T cannot grow as the one of
-    M_w - P Q^T does. A leaf becomes a matrix of its first axis against the rest; leaves with fewer than
-    two axes, or no smaller than their factors, are averaged exactly.
+    Q starts as a fixed Gaussian function of the shape and is warm ever after. A worker's own share
+    is `sent` = P Q_w^T, a projection of its M_w, so a memory of M_w - P Q_w^T cannot grow as the
+    one of M_w - P Q^T does. A leaf becomes a matrix of its first axis against the rest; leaves with
+    fewer than two axes, or no smaller than their factors, are averaged exactly.
 
     Args:
       rank: columns of P and Q, at least 1.

@@ -35,8 +35,9 @@ class Sum(Reducer):
         check_compressor('Sum', self.compressor)
         if not self.compressor.linear:
             raise TypeError(
-                f'Sum({self.compressor!r}): the sum of its payloads does not decode to the sum of the arrays. '
-                f'Use Gather({self.compressor!r}), or a linear compressor: Identity, RandK, Bernoulli.'
+                f'Sum({self.compressor!r}): the sum of its payloads does not decode to the sum of '
+                f'the arrays. Use Gather({self.compressor!r}), or a linear compressor: Identity, '
+                'RandK, Bernoulli.'
             )
 
     @property

@@ -1,0 +1,113 @@
+"""What is compared: every scheme of the library, its step-size, and what it sends."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gradzip as gz
+from experiments.logistic import Problem
+
+AXIS = 'worker'
+KEPT = 0.1  # share of entries that sparsifiers keep: 3 of 30, 7 of 64, 103 of 1024
+LEVELS = 7  # of QSGD: codes of four bits
+RANK = 1  # of PowerSGD: two vectors instead of a matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A scheme, with a memory of what it lost or without."""
+
+    name: str  # on the command line and in files
+    label: str  # for people
+    scheme: gz.Compressor | gz.Reducer
+    memory: bool = False
+
+    @property
+    def kind(self) -> str:
+        if self.memory:
+            return 'biased, with memory'
+        return 'biased, no memory' if _omega(self.scheme, matrix_like(64)) is None else 'unbiased'
+
+
+TOPK, SIGN, POWER = gz.TopK(KEPT), gz.ScaledSign(), gz.PowerSGD(RANK)
+TOPK_QSGD = TOPK >> gz.QSGD(LEVELS)
+METHODS = (
+    Method('exact', 'exact', gz.Identity()),
+    Method('randk', f'RandK({KEPT})', gz.RandK(KEPT)),
+    Method('bernoulli', f'Bernoulli({KEPT}), shared', gz.Bernoulli(KEPT)),
+    Method('bernoulli-own', f'Bernoulli({KEPT}), own', gz.Gather(gz.Bernoulli(KEPT))),
+    Method('qsgd', f'QSGD({LEVELS})', gz.QSGD(LEVELS)),
+    Method('ternary-l2', 'Ternary(l2)', gz.Ternary('l2')),
+    Method('ternary-max', 'Ternary(max)', gz.Ternary('max')),
+    Method('topk', f'TopK({KEPT})', TOPK),
+    Method('topk-qsgd', f'TopK({KEPT}) >> QSGD({LEVELS})', TOPK_QSGD),
+    Method('sign', 'ScaledSign', SIGN),
+    Method('powersgd', f'PowerSGD({RANK})', POWER),
+    Method('topk-memory', f'TopK({KEPT}) + memory', TOPK, True),
+    Method('topk-qsgd-memory', f'TopK({KEPT}) >> QSGD({LEVELS}) + memory', TOPK_QSGD, True),
+    Method('sign-memory', 'ScaledSign + memory', SIGN, True),
+    Method('powersgd-memory', f'PowerSGD({RANK}) + memory', POWER, True),
+)
+
+
+def step_size(method: Method, problem: Problem, delay: int) -> float:
+    """1 / (L (1 + noise + delay)): fixed, and stable for every scheme and delay.
+
+    noise: the relative variance omega of an unbiased scheme, by which gradient descent on one worker
+    must shorten 1/L. Workers that draw independently average it to omega / n; a shared draw stays.
+    delay: gradients that are tau steps late allow steps below 2 sin(pi / (4 tau + 2)) / L on a
+    quadratic; 1 / (L (1 + tau)) is at least pi/2 times shorter. Biased schemes take the step of
+    the exact gradient: they may stall, but a memory makes up for it at the same step-size. Twice this
+    step was tried with every scheme and delay on all three data sets, and none diverged.
+    """
+    noise = _omega(method.scheme, matrix_like(problem.features)) or 0.0
+    if not _shared(method.scheme):
+        noise /= problem.workers
+    return 1 / (problem.smoothness * (1 + noise + delay))
+
+
+def transformation(
+    method: Method, problem: Problem, delay: int, seed: int
+) -> optax.GradientTransformation:
+    """Gradients arrive late, are compressed, and descend."""
+    exchange = gz.error_feedback if method.memory else gz.compress
+    return optax.chain(
+        gz.delay(delay, AXIS),
+        exchange(method.scheme, AXIS, key=seed),
+        optax.sgd(step_size(method, problem, delay)),
+    )
+
+
+def message_bits(scheme: gz.Compressor | gz.Reducer, like: jax.ShapeDtypeStruct) -> int:
+    """Bits that a worker sends in one step, counted on the arrays of its message.
+
+    `gz.payload_bytes` also counts the padding of a gathered buffer to rows of 512 bytes. That is
+    what crosses a wire, and nothing beside a million entries; of 30 entries it would be all one sees.
+    (Bernoulli's message has room for the most entries that a draw may keep, not for the average.)
+    """
+    inner = scheme.compressor if isinstance(scheme, gz.Gather) else scheme
+    if isinstance(inner, gz.Reducer):  # PowerSGD: its factors are summed, and never padded
+        return 8 * gz.payload_bytes(inner, like)
+    payload = jax.eval_shape(lambda x: inner.encode(x, jax.random.key(0)), like)
+    return 8 * sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(payload))
+
+
+def matrix_like(features: int) -> jax.ShapeDtypeStruct:
+    """The weights as the most nearly square matrix, which PowerSGD needs; a row if d is prime."""
+    rows = max(r for r in range(1, math.isqrt(features) + 1) if features % r == 0)
+    return jax.ShapeDtypeStruct((rows, features // rows), jnp.float32)
+
+
+def _omega(scheme: gz.Compressor | gz.Reducer, like: jax.ShapeDtypeStruct) -> float | None:
+    inner = scheme.compressor if isinstance(scheme, gz.Gather) else scheme
+    return inner.omega(like) if isinstance(inner, gz.Compressor) else None
+
+
+def _shared(scheme: gz.Compressor | gz.Reducer) -> bool:
+    """Whether all workers draw the same: a bare linear compressor is summed in flight."""
+    return isinstance(scheme, gz.Compressor) and scheme.linear

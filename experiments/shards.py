@@ -1,0 +1,79 @@
+"""The examples of every worker as arrays of one shape, for JAX: dense rows, or only their non-zeros."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from experiments.logistic import Problem
+
+Array = jax.Array | np.ndarray
+
+
+class Dense(NamedTuple):
+    """All entries. Rows are padded to the largest worker's number of them; padding weighs nothing."""
+
+    a: Array  # f32[workers, rows, features]
+    weight: Array  # f32[workers, rows], 1 / m_i or 0
+
+    def margins(self, w: jax.Array) -> jax.Array:
+        return self.a @ w
+
+
+class Sparse(NamedTuple):
+    """Non-zeros only, row by row, padded with zeros to the largest worker's number of them.
+
+    A flat list, and not rows of the same length: one long document would make all of them long.
+    """
+
+    values: Array  # f32[workers, entries]
+    indices: Array  # i32[workers, entries], the feature
+    rows: Array  # i32[workers, entries], the example, increasing
+    weight: Array  # f32[workers, rows], 1 / m_i or 0
+
+    def margins(self, w: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(
+            self.values * w[self.indices],
+            self.rows,
+            num_segments=self.weight.shape[-1],
+            indices_are_sorted=True,
+        )
+
+
+Shards = Dense | Sparse
+
+
+def shards(problem: Problem) -> Shards:
+    """A problem's examples, one worker a row."""
+    ends = np.cumsum(problem.sizes)
+    weight = _stack([np.full(size, 1 / size) for size in problem.sizes], np.float32)
+    parts = [problem.a[end - size : end] for end, size in zip(ends, problem.sizes, strict=True)]
+    if isinstance(problem.a, np.ndarray):
+        return Dense(_stack(parts, np.float32), weight)
+    entries = [sp.coo_matrix(part) for part in parts]
+    last = weight.shape[1] - 1  # padding goes to the last row, so that rows keep increasing
+    return Sparse(
+        _stack([e.data for e in entries], np.float32),
+        _stack([e.col for e in entries], np.int32),
+        _stack([e.row for e in entries], np.int32, fill=last),
+        weight,
+    )
+
+
+def loss(w: jax.Array, mine: Shards, lam: float) -> jax.Array:
+    """f_i of one worker, at weights of any shape."""
+    losses = jax.nn.softplus(-mine.margins(w.ravel()))
+    return jnp.sum(mine.weight * losses) + lam / 2 * jnp.sum(w * w)
+
+
+def _stack(parts: list[np.ndarray], dtype: type, fill: int = 0) -> np.ndarray:
+    """Arrays of different lengths in one, filled up at the end."""
+    longest = max(len(part) for part in parts)
+    out = np.full((len(parts), longest, *parts[0].shape[1:]), fill, dtype)
+    for row, part in zip(out, parts, strict=True):
+        row[: len(part)] = part
+    return out

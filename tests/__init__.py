@@ -1,0 +1,1 @@
+"""One property a file, over the table in zoo.py."""

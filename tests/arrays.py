@@ -1,0 +1,48 @@
+"""Arrays that break things, by name and by hypothesis."""
+
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+
+# A bound must hold on every one of them, not only on Gaussians.
+HARD: dict[str, np.ndarray] = {
+    'gaussian': np.random.default_rng(0).normal(size=1000),
+    'cauchy': np.random.default_rng(1).standard_cauchy(size=1000),
+    'zeros': np.zeros(100),
+    'one nonzero': np.eye(1, 100, 37)[0],
+    'all equal': np.full(100, -3.0),
+    'two values': np.where(np.arange(100) % 2, 1.0, -2.0),
+    'sorted': np.linspace(-1, 1, 101),
+    'huge': np.random.default_rng(2).normal(size=100) * 1e30,
+    'tiny': np.random.default_rng(3).normal(size=100) * 1e-30,
+    'denormal': np.full(100, 1e-40),
+    'worst for ternary': np.concatenate([[1.0], np.full(99, 1 / 11)]),
+    'size one': np.array([2.5]),
+    'scalar': np.array(-1.5),
+    'empty': np.zeros((0, 3)),
+    'matrix': np.random.default_rng(4).normal(size=(7, 13)),
+}
+
+FLOATS = st.one_of(
+    st.floats(-10, 10, width=32),
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, -1e30, 2.0**-126]),
+)
+
+
+SHAPES = [(), (0,), (1,), (2,), (33,), (70,), (3, 0, 2), (6, 7), (2, 3, 5)]
+
+
+def vectors() -> st.SearchStrategy[np.ndarray]:
+    """Float32 arrays of zero to three axes, with zeros, ties, huge and tiny entries.
+
+    The shapes are few, so that JAX compiles for each only once.
+    """
+    return st.sampled_from(SHAPES).flatmap(
+        lambda shape: hnp.arrays(np.float32, shape, elements=FLOATS)
+    )
+
+
+def flushed(x: np.ndarray) -> np.ndarray:
+    """x in float64 as a processor sees its float32: denormals count as zero."""
+    x = np.asarray(x, np.float32).astype(np.float64)
+    return np.where(np.abs(x) < 2.0**-126, 0, x)

@@ -1,0 +1,108 @@
+"""Slow NumPy, straight from the papers, loops and all.
+
+Where a compressor draws, the reference takes the draws as an argument.
+"""
+
+import numpy as np
+
+
+def top_k(x: np.ndarray, k: int) -> np.ndarray:
+    """Stich et al., arXiv 1809.07599, definition 2.1; NaN is largest, ties go to the lower index."""
+    order = sorted(range(x.size), key=lambda i: (-np.inf if np.isnan(x[i]) else -abs(x[i]), i))
+    nans = [i for i in range(x.size) if np.isnan(x[i])]
+    order = nans + [i for i in order if i not in set(nans)]
+    out = np.zeros_like(x)
+    for i in order[:k]:
+        out[i] = x[i]
+    return out
+
+
+def rand_k(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The same definition, scaled by n / k to be unbiased."""
+    out = np.zeros_like(x)
+    for i in positions:
+        out[i] = x[i] * x.size / len(positions)
+    return out
+
+
+def bernoulli(x: np.ndarray, mask: np.ndarray, p: float) -> np.ndarray:
+    """Khirirat et al., arXiv 1806.06573: Q(v)_i = (v_i / p) xi_i."""
+    return np.array([v / p if kept else 0 for v, kept in zip(x, mask, strict=True)], x.dtype)
+
+
+def qsgd(x: np.ndarray, levels: int, norm: str, noise: np.ndarray) -> np.ndarray:
+    """Alistarh et al., arXiv 1610.02132, section 3.1, one block: noise is uniform in [0, 1).
+
+    Q(v)_i = N sign(v_i) xi_i / s, where xi_i is l + 1 with probability s |v_i| / N - l, else l.
+    """
+    size = np.max(np.abs(x)) if norm == 'max' else np.sqrt(np.sum(x.astype(np.float64) ** 2))
+    out = np.zeros_like(x)
+    for i, v in enumerate(x):
+        if size == 0:
+            continue
+        scaled = levels * abs(v) / size
+        low = np.floor(scaled)
+        # the library rounds v itself, floor(v + u): for negative v the draw 1 - u makes the choice
+        draw = 1 - noise[i] if v >= 0 else noise[i]
+        up = draw <= scaled - low if v >= 0 else draw < scaled - low
+        out[i] = size * np.sign(v) * (low + up) / levels
+    return out
+
+
+def scaled_sign(x: np.ndarray) -> np.ndarray:
+    """Karimireddy et al., arXiv 1901.09847: (|v|_1 / n) sign(v), sign(0) = 1."""
+    scale = sum(abs(float(v)) for v in x) / x.size
+    return np.array([-scale if v < 0 else scale for v in x], x.dtype)
+
+
+def error_feedback(gradients: np.ndarray, compress, decay: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Karimireddy et al., algorithm 2, over (steps, workers, n): updates (steps, n) and memories."""
+    steps, workers, n = gradients.shape
+    errors, updates = np.zeros((workers, n)), np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            target = gradients[t, w] + decay * errors[w]
+            sent = compress(target)
+            updates[t] += sent / workers
+            errors[w] = target - sent
+    return updates, errors
+
+
+def ef21(gradients: np.ndarray, compress) -> tuple[np.ndarray, np.ndarray]:
+    """Richtarik et al., arXiv 2106.05203, algorithm 2, from estimates of zero."""
+    steps, workers, n = gradients.shape
+    estimates, updates = np.zeros((workers, n)), np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            estimates[w] = estimates[w] + compress(gradients[t, w] - estimates[w])
+        updates[t] = estimates.mean(0)
+    return updates, estimates
+
+
+def power_sgd(matrices: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vogels et al., arXiv 1905.13727, algorithm 1, over (workers, rows, columns).
+
+    Returns the mean's approximation, what each worker sent, and the next q.
+    """
+    p = sum(m @ q for m in matrices) / len(matrices)
+    for j in range(p.shape[1]):  # Gram-Schmidt, as in the paper
+        for i in range(j):
+            p[:, j] -= (p[:, i] @ p[:, j]) * p[:, i]
+        p[:, j] /= np.sqrt(p[:, j] @ p[:, j])
+    q_each = [m.T @ p for m in matrices]
+    q = sum(q_each) / len(matrices)
+    return p @ q.T, np.stack([p @ each.T for each in q_each]), q
+
+
+def constant_delay(gradients: np.ndarray, tau: int) -> np.ndarray:
+    """u_t = g_{t - tau}, zero before the first arrives."""
+    return np.stack([gradients[t - tau] if t >= tau else gradients[t] * 0 for t in range(len(gradients))])
+
+
+def drawn_delay(gradients: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """u_{t, w} = g_{t - min(d_{t, w}, t), w} over (steps, workers, n)."""
+    out = np.zeros_like(gradients)
+    for t in range(gradients.shape[0]):
+        for w in range(gradients.shape[1]):
+            out[t, w] = gradients[t - min(draws[t, w], t), w]
+    return out

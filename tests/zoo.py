@@ -1,0 +1,121 @@
+"""THE table: every compressor, reducer and transformation, and what each promises.
+
+The laws, the contracts, the parity of the mappers and the byte counts run over it. Whoever adds an
+algorithm adds a row here, and nothing else in the tests.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import optax
+
+import gradzip as gz
+
+# name -> compressor. Between them they cover what a class can be: linear or not, random or not,
+# unbiased or contractive, one scale or many, codes of 1, 2, 3, 4, 8 bits, composed once and twice.
+COMPRESSORS: dict[str, gz.Compressor] = {
+    'identity': gz.Identity(),
+    'topk': gz.TopK(0.1),
+    'topk all': gz.TopK(1.0),
+    'randk': gz.RandK(0.2),
+    'bernoulli': gz.Bernoulli(0.2),
+    'qsgd 4 bits': gz.QSGD(7),
+    'qsgd 3 bits': gz.QSGD(3, block=8),
+    'qsgd 8 bits': gz.QSGD(127, block=64),
+    'qsgd l2': gz.QSGD(4, block=None, norm='l2'),
+    'ternary l2': gz.Ternary('l2'),
+    'ternary max': gz.Ternary('max'),
+    'scaled sign': gz.ScaledSign(),
+    'topk >> qsgd': gz.TopK(0.1) >> gz.QSGD(7),
+    'topk >> sign': gz.TopK(0.1) >> gz.ScaledSign(),
+    'randk >> qsgd': gz.RandK(0.2) >> gz.QSGD(7),
+    'bernoulli >> ternary': gz.Bernoulli(0.5) >> gz.Ternary('max'),
+    'topk >> randk >> sign': gz.TopK(0.5) >> gz.RandK(0.5) >> gz.ScaledSign(),
+}
+
+CAP = 601  # room for the values of Bernoulli(0.5) on 1000 entries
+
+# What each states for a leaf of 1000 entries: (omega, delta), worked out by hand from the papers.
+CONSTANTS: dict[str, tuple[float | None, float | None]] = {
+    'identity': (0.0, 1.0),
+    'topk': (None, 0.1),
+    'topk all': (None, 1.0),
+    'randk': (4.0, None),
+    'bernoulli': (4.0, None),
+    'qsgd 4 bits': (255**0.5 / 14, None),
+    'qsgd 3 bits': (7 / 36, None),
+    'qsgd 8 bits': (63 / (4 * 127**2), None),
+    'qsgd l2': (1000**0.5 / 4, None),
+    'ternary l2': (1000**0.5 - 1, None),
+    'ternary max': ((1000**0.5 - 1) / 2, None),
+    'scaled sign': (None, 0.001),
+    'topk >> qsgd': (None, 0.1 * (1 - 99 / 196)),  # 100 values in one block
+    'topk >> sign': (None, 0.1 / 100),
+    'randk >> qsgd': (5 * (1 + 199**0.5 / 14) - 1, None),  # 200 values in one block
+    'bernoulli >> ternary': (2 * (1 + (CAP**0.5 - 1) / 2) - 1, None),
+    'topk >> randk >> sign': (None, None),
+}
+
+REDUCERS: dict[str, gz.Reducer] = {
+    **{f'gather {name}': gz.Gather(c) for name, c in COMPRESSORS.items()},
+    **{f'sum {name}': gz.Sum(c) for name, c in COMPRESSORS.items() if c.linear},
+    'powersgd': gz.PowerSGD(2),
+}
+
+
+class Transformation(NamedTuple):
+    """How to make it for an axis (None for one worker), and what it does to the axis."""
+
+    make: Callable[[str | None], optax.GradientTransformation]
+    exchanges: bool = True  # updates are the same on every worker afterwards
+    needs_axis: bool = False
+
+
+def _routed(leaf) -> gz.Compressor | gz.Reducer:
+    return gz.PowerSGD(2) if leaf.ndim == 2 else gz.TopK(0.5) if leaf.size > 4 else gz.Identity()
+
+
+TRANSFORMATIONS: dict[str, Transformation] = {
+    **{
+        f'{verb.__name__} {name}': Transformation(
+            lambda axis, verb=verb, reducer=reducer: verb(reducer, axis, key=0)
+        )
+        for verb, reducers in (
+            (gz.compress, REDUCERS),
+            (gz.error_feedback, REDUCERS),
+            (gz.ef21, {k: REDUCERS[k] for k in ('gather topk', 'sum randk', 'powersgd')}),
+        )
+        for name, reducer in reducers.items()
+    },
+    'routed': Transformation(lambda axis: gz.error_feedback(_routed, axis)),
+    'measured': Transformation(
+        lambda axis: gz.error_feedback(
+            gz.TopK(0.2),
+            axis,
+            metrics={name: getattr(gz.metrics, name) for name in ('lost', 'cosine', 'norm', 'nonzeros')},
+        )
+    ),
+    'decayed': Transformation(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
+    'delay constant': Transformation(lambda axis: gz.delay(3, axis), exchanges=False),
+    'delay none': Transformation(lambda axis: gz.delay(0, axis), exchanges=False),
+    'delay uniform': Transformation(lambda axis: gz.delay(gz.Uniform(3), axis, key=1), exchanges=False),
+    'stale and compressed': Transformation(
+        lambda axis: optax.chain(
+            gz.delay(2, axis), gz.error_feedback(gz.QSGD(7), axis, key=0), gz.compress(gz.TopK(0.5))
+        )
+    ),
+    'per_worker': Transformation(
+        lambda axis: optax.chain(gz.per_worker(optax.ema(0.9), axis), gz.ef21(gz.TopK(0.2), axis)),
+        needs_axis=True,
+    ),
+    'participate': Transformation(
+        lambda axis: optax.chain(gz.participate(2, axis, key=0), gz.compress(gz.Identity(), axis)),
+        needs_axis=True,
+    ),
+    'every': Transformation(
+        lambda axis: gz.every(optax.chain(gz.error_feedback(gz.TopK(0.2), axis), optax.sgd(1.0)), 3, axis)
+    ),
+    'skip_nonfinite': Transformation(
+        lambda axis: gz.skip_nonfinite(gz.error_feedback(gz.TopK(0.2), axis), axis)
+    ),
+}
