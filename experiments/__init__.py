@@ -1,1 +1,1 @@
-"""Logistic regression over simulated workers by compressed and late gradients: `python -m experiments`."""
+"""The main job, `python -m experiments`: compressed and late gradients on logistic regression."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics as PAGES
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,33 +14,38 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_svmlight_file
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import StandardScaler, normalize
 
-Matrix = np.ndarray | sp.csr_matrix
+Matrix = Any  # a NumPy array or a SciPy CSR matrix, f64[examples, features]
 
 # Below this share of non-zeros a gradient by gathers and scatters is faster than by dense products:
-# equal at 2.4 % for 8 workers of 100 rows and 1024 features on two CPU cores, 1.9 times faster at 1.2 %.
+# equal at 2.4 % for 8 workers of 100 rows and 1024 features on two CPU cores, 1.9 times faster at
+# 1.2 %.
 SPARSE_BELOW = 1 / 50
 FEWEST_SPARSE = 64  # features; narrower rows fit into a few cache lines, whatever they hold
 
 # `topics`: Python's reference manual as `help()` shows it. Is a paragraph about how a program runs
-# (statements), or about what it works on (objects)? These pages exist in Python 3.11, 3.12 and 3.13.
+# (statements), or about what it works on (objects)? Python 3.11 to 3.13 have all these pages.
 STATEMENTS = (
-    'assert assignment async augassign break compound context-managers continue del else exceptions '
-    'execmodel for function global if import naming nonlocal pass raise return try while with'
-).split()
+    *('assert', 'assignment', 'async', 'augassign', 'break', 'compound', 'context-managers'),
+    *('continue', 'del', 'else', 'exceptions', 'execmodel', 'for', 'function', 'global', 'if'),
+    *('import', 'naming', 'nonlocal', 'pass', 'raise', 'return', 'try', 'while', 'with'),
+)
 OBJECTS = (
-    'attribute-access bltin-code-objects bltin-type-objects callable-types customization dict '
-    'integers numeric-types objects sequence-types specialattrs specialnames string-methods '
-    'types typesfunctions typesmapping typesmethods typesmodules typesseq typesseq-mutable'
-).split()
+    *('attribute-access', 'bltin-code-objects', 'bltin-type-objects', 'callable-types'),
+    *('customization', 'dict', 'integers', 'numeric-types', 'objects', 'sequence-types'),
+    *('specialattrs', 'specialnames', 'string-methods', 'types', 'typesfunctions'),
+    *('typesmapping', 'typesmethods', 'typesmodules', 'typesseq', 'typesseq-mutable'),
+)
 FEWEST_WORDS = 12  # a shorter paragraph is a heading, a signature or a line of an example
-VOCABULARY = 1024  # the most frequent words; a square number, so that the weights are a square matrix
+VOCABULARY = (
+    1024  # the most frequent words; a square number, so that the weights are a square matrix
+)
 
 
 class Data(NamedTuple):
     """Examples in rows, and their labels."""
 
     name: str
-    x: Matrix  # f64[examples, features]; a CSR matrix where that pays
+    x: Matrix  # CSR where that pays
     y: np.ndarray  # f64[examples], -1 or +1
 
 
@@ -73,7 +78,7 @@ def _topics() -> tuple[Matrix, np.ndarray]:
     return normalize(counts), np.repeat([0, 1], [len(statements), len(objects)])
 
 
-def _paragraphs(names: list[str], seen: set[str]) -> list[str]:
+def _paragraphs(names: tuple[str, ...], seen: set[str]) -> list[str]:
     """The paragraphs of these pages that no page before had: the manual repeats itself."""
     found = []
     for name in names:
@@ -96,7 +101,7 @@ def _libsvm(path: Path) -> tuple[Matrix, np.ndarray]:
     except (ValueError, OSError, EOFError, OverflowError) as error:
         raise ValueError(
             f'{str(path)!r} cannot be read as LIBSVM text ({error}). Every line must be '
-            '"label index:value index:value ...", with indices that increase; .gz and .bz2 are read too.'
+            '"label index:value index:value ...", with indices that increase (also .gz, .bz2).'
         ) from error
     if x.shape[0] == 0:
         raise ValueError(
@@ -106,7 +111,7 @@ def _libsvm(path: Path) -> tuple[Matrix, np.ndarray]:
     return x, y
 
 
-def _checked(name: str, x: Matrix, y: np.ndarray) -> Data:
+def _checked(name: str, features: Matrix, y: np.ndarray) -> Data:
     """Labels to -1 and +1, and the rows in the form in which gradients are fastest."""
     classes = np.unique(y)
     if len(classes) != 2:
@@ -115,12 +120,16 @@ def _checked(name: str, x: Matrix, y: np.ndarray) -> Data:
             f'{name!r} has {len(classes)} class(es): {shown}. Logistic regression here takes two: '
             'keep the examples of two labels, or merge labels into two groups.'
         )
-    x = sp.csr_matrix(x, dtype=np.float64)
+    x: Any = sp.csr_matrix(features, dtype=np.float64)
     if not np.all(np.isfinite(x.data)):
-        raise ValueError(f'{name!r} holds NaN or infinity. Features must be finite: clean the file.')
+        raise ValueError(
+            f'{name!r} holds NaN or infinity. Features must be finite: clean the file.'
+        )
     x.eliminate_zeros()
     if x.nnz == 0:
-        raise ValueError(f'{name!r} has no feature that differs from zero, so nothing can be learnt.')
+        raise ValueError(
+            f'{name!r} has no feature that differs from zero, so nothing can be learnt.'
+        )
     cells = x.shape[0] * x.shape[1]
     pays = x.shape[1] >= FEWEST_SPARSE and x.nnz <= SPARSE_BELOW * cells
     return Data(name, x if pays else x.toarray(), np.where(y == classes[1], 1.0, -1.0))

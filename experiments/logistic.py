@@ -3,7 +3,7 @@
     F(w) = (1/n) sum_i f_i(w),   f_i(w) = (1/m_i) sum_j softplus(-y_ij <x_ij, w>) + (lam/2) |w|^2
 
 Worker i holds m_i shuffled examples; m_i differ by at most one, and every example is held. So an
-example of worker i weighs 1 / (n m_i): F is exactly what the workers optimise, uneven splits included.
+example of worker i weighs 1 / (n m_i): F is exactly what the workers optimise, uneven splits too.
 Nothing here knows JAX: it is the independent judge of what the simulation finds.
 """
 
@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import scipy.sparse.linalg as spl
 from scipy.special import expit
 
 from experiments.data import Data, Matrix
 
-# lam as a share of the data term's smoothness: a condition number of 101 for every data set, so that
-# data sets are comparable and gradient descent with step 1/L needs hundreds of iterations, not thousands.
+# lam as a share of the data term's smoothness: a condition number of 101 for every data set, so
+# that they are comparable and gradient descent with step 1/L needs hundreds of iterations.
 REGULARISATION = 0.01
 ACCURACY = 1e-13  # of F*, proven by |grad F|^2 / (2 lam); float64 itself ends near 1e-16
 MOST_NEWTON_STEPS = 100  # about ten are taken
+LinearOperator: Any = spl.LinearOperator  # its type omits the arguments by which one is made
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,9 +62,10 @@ class Problem:
         root = np.sqrt(self.weight)[:, None]
         if isinstance(self.a, np.ndarray):
             return float(np.linalg.norm(root * self.a, 2) ** 2 / 4)
-        rows = sp.csr_matrix(self.a.multiply(root))
-        start = np.ones(min(rows.shape))  # ARPACK draws one at random otherwise
-        return float(spl.svds(rows, k=1, v0=start, return_singular_vectors=False)[0] ** 2 / 4)
+        rows = self.a.multiply(root).tocsr()
+        start = np.ones(min(self.a.shape))  # ARPACK draws one at random otherwise
+        largest = spl.svds(rows, k=1, v0=start, return_singular_vectors=False)
+        return float(np.asarray(largest)[0] ** 2 / 4)
 
     def value(self, ws: np.ndarray) -> np.ndarray:
         """F at each row of ws: f64[..., features] -> f64[...]."""
@@ -93,7 +95,7 @@ class Problem:
             return self.a.T @ (curvature * (self.a @ v)) + self.lam * v
 
         size = self.features
-        operator = spl.LinearOperator((size, size), matvec=hessian, dtype=np.float64)  # type: ignore
+        operator = LinearOperator((size, size), matvec=hessian, dtype=np.float64)
         return spl.cg(operator, -gradient, rtol=1e-8)[0]
 
     def _descend(self, w: np.ndarray, gradient: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -109,9 +111,10 @@ class Problem:
         return float(self.value(np.zeros(self.features)) - self.value(self.optimum))
 
     def relative_gap(self, ws: np.ndarray) -> np.ndarray:
-        """(F(w) - F*) / (F(0) - F*) at each row of ws."""
-        gap = self.value(ws.astype(np.float64)) - self.value(self.optimum)
-        return gap / self.initial_gap
+        """(F(w) - F*) / (F(0) - F*) at each row of ws; what rounding makes negative is zero."""
+        with np.errstate(over='ignore', invalid='ignore'):  # a run that diverged shows in its gap
+            gap = self.value(ws.astype(np.float64)) - self.value(self.optimum)
+        return np.maximum(gap / self.initial_gap, 0)  # keeps NaN
 
 
 def split(data: Data, workers: int, seed: int) -> Problem:
@@ -121,11 +124,11 @@ def split(data: Data, workers: int, seed: int) -> Problem:
         raise ValueError(f'--workers must be at least 1; got {workers}.')
     if workers > examples:
         raise ValueError(
-            f'{workers} workers cannot share the {examples} examples of {data.name!r}: each needs one '
-            f'at least. Pass --workers {examples} or fewer.'
+            f'{workers} workers cannot share the {examples} examples of {data.name!r}: each needs '
+            f'one at least. Pass --workers {examples} or fewer.'
         )
     order = np.random.default_rng(seed).permutation(examples)
     y, x = data.y[order, None], data.x[order]
-    a = x * y if isinstance(x, np.ndarray) else sp.csr_matrix(x.multiply(y))
+    a = x * y if isinstance(x, np.ndarray) else x.multiply(y).tocsr()
     sizes = tuple(len(part) for part in np.array_split(order, workers))
     return Problem(data.name, a, sizes)

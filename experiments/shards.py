@@ -1,4 +1,4 @@
-"""The examples of every worker as arrays of one shape, for JAX: dense rows, or only their non-zeros."""
+"""The examples of every worker as arrays of one shape, for JAX: dense rows, or their non-zeros."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import scipy.sparse as sp
 
 from experiments.logistic import Problem
 
-Array = jax.Array | np.ndarray
-
 
 class Dense(NamedTuple):
-    """All entries. Rows are padded to the largest worker's number of them; padding weighs nothing."""
+    """All entries, with rows of zeros up to the largest worker's number; these weigh nothing."""
 
-    a: Array  # f32[workers, rows, features]
-    weight: Array  # f32[workers, rows], 1 / m_i or 0
+    a: jax.Array  # f32[workers, rows, features]
+    weight: jax.Array  # f32[workers, rows], 1 / m_i or 0
 
     def margins(self, w: jax.Array) -> jax.Array:
         return self.a @ w
@@ -30,10 +28,10 @@ class Sparse(NamedTuple):
     A flat list, and not rows of the same length: one long document would make all of them long.
     """
 
-    values: Array  # f32[workers, entries]
-    indices: Array  # i32[workers, entries], the feature
-    rows: Array  # i32[workers, entries], the example, increasing
-    weight: Array  # f32[workers, rows], 1 / m_i or 0
+    values: jax.Array  # f32[workers, entries]
+    indices: jax.Array  # i32[workers, entries], the feature
+    rows: jax.Array  # i32[workers, entries], the example, increasing
+    weight: jax.Array  # f32[workers, rows], 1 / m_i or 0
 
     def margins(self, w: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(
@@ -70,10 +68,10 @@ def loss(w: jax.Array, mine: Shards, lam: float) -> jax.Array:
     return jnp.sum(mine.weight * losses) + lam / 2 * jnp.sum(w * w)
 
 
-def _stack(parts: list[np.ndarray], dtype: type, fill: int = 0) -> np.ndarray:
+def _stack(parts: list[np.ndarray], dtype: type, fill: int = 0) -> jax.Array:
     """Arrays of different lengths in one, filled up at the end."""
     longest = max(len(part) for part in parts)
     out = np.full((len(parts), longest, *parts[0].shape[1:]), fill, dtype)
     for row, part in zip(out, parts, strict=True):
         row[: len(part)] = part
-    return out
+    return jnp.asarray(out)

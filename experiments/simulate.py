@@ -1,7 +1,8 @@
-"""One run: many workers on one device by `vmap`, or on as many devices by `shard_map`, the same code."""
+"""One run: many workers on one device by `vmap`, or on as many devices by `shard_map`."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -44,11 +45,9 @@ def simulate(
     optimum F is flat, so weights that are right to 1e-7 have a gap right to far less than that.
     """
     length = min(CHUNK, iterations)
-    like = matrix_like(problem.features)
     tx = transformation(method, problem, delay, seed)
-    w, (state, descend) = jnp.zeros(like.shape, like.dtype), _compile(tx, problem, mapper, length)
-    mine = shards(problem)
-    wanted = record_at(iterations)
+    w, state, descend = _prepare(tx, problem, mapper, length)
+    mine, wanted = shards(problem), record_at(iterations)
     gaps = [problem.relative_gap(np.zeros((1, problem.features)))]
     for start in range(0, iterations, length):
         w, state, ws = descend(w, state, mine)
@@ -64,7 +63,7 @@ def simulate(
 
 def record_at(iterations: int) -> np.ndarray:
     """0, and then every iteration at first, ever fewer later: i64[records]."""
-    spaced = np.geomspace(1, iterations, min(RECORDS, iterations)).round().astype(int)
+    spaced = np.geomspace(1, iterations, RECORDS).round().astype(int)
     return np.unique([0, *spaced])
 
 
@@ -75,10 +74,9 @@ def check_devices(mapper: Mapper, workers: int) -> None:
     """
     if mapper == 'vmap':
         return
-    try:
-        jax.config.update('jax_num_cpu_devices', workers)
-    except RuntimeError:
-        pass  # JAX has computed already: what there is must do
+    with contextlib.suppress(RuntimeError):  # JAX has computed already: what there is must do
+        if jax.config.values['jax_num_cpu_devices'] < workers:
+            jax.config.update('jax_num_cpu_devices', workers)
     if jax.device_count() < workers:
         raise ValueError(
             f'--mapper shard_map needs a device for each of {workers} workers; JAX sees '
@@ -87,14 +85,14 @@ def check_devices(mapper: Mapper, workers: int) -> None:
         )
 
 
-def _compile(
+def _prepare(
     tx: optax.GradientTransformation, problem: Problem, mapper: Mapper, length: int
-) -> tuple[Any, Callable]:
-    """The first state, and `length` steps of all workers as one compiled function."""
+) -> tuple[jax.Array, Any, Callable]:
+    """The first weights and state, and `length` steps of all workers as one jitted function."""
     lam = problem.lam
 
     def descend(w: jax.Array, state: Any, mine: Shards) -> tuple[jax.Array, Any, jax.Array]:
-        def step(carry: tuple, _: None) -> tuple[tuple, jax.Array]:
+        def step(carry: tuple, _: None) -> tuple:
             w, state = carry
             gradient = jax.grad(loss)(gz.localize(w, AXIS), mine, lam)
             updates, state = tx.update(gradient, state, w)
@@ -108,14 +106,13 @@ def _compile(
     state = jax.eval_shape(tx.init, like)
     map_workers = _vmap if mapper == 'vmap' else _shard_map
     init, descend = map_workers(tx.init, descend, state, problem.workers)
-    return jax.jit(init)(jnp.zeros(like.shape, like.dtype)), jax.jit(descend)
+    w = jnp.zeros(like.shape, like.dtype)
+    return w, init(w), jax.jit(descend)
 
 
 def _vmap(init: Callable, descend: Callable, state: Any, workers: int) -> tuple[Callable, Callable]:
     specs = gz.state_specs(state, 0, None)
-    init = jax.vmap(
-        init, in_axes=None, out_axes=specs, axis_name=AXIS, axis_size=workers
-    )
+    init = jax.vmap(init, in_axes=None, out_axes=specs, axis_name=AXIS, axis_size=workers)
     out = (None, specs, None)
     return init, jax.vmap(descend, in_axes=(None, specs, 0), out_axes=out, axis_name=AXIS)
 

@@ -10,8 +10,9 @@ each mapper wants to be told in its own words which parts of a state differ betw
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import jax
@@ -38,7 +39,7 @@ def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
 
 def varying(x: Any) -> frozenset[str]:
     """The mapped axes over which JAX knows a value to vary; empty where nothing is tracked."""
-    kind = jax.typeof(x)
+    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
     manual = getattr(kind, 'manual_axis_type', None)
     return manual.varying if manual is not None else getattr(kind, 'vma', frozenset())
 
@@ -86,13 +87,18 @@ def localize(params: PyTree, axis_name: AxisName) -> PyTree:
       Array([1., 2.], dtype=float32)
     """
     check_bound(axis_name)
-    names = [name for name in names_of(axis_name) if tracked(name)]
+    names = {name for name in names_of(axis_name) if tracked(name)}
+    return jax.tree.map(lambda x: _vary_over(x, names), params)
 
-    def one(x: Array) -> Array:
-        missing = tuple(name for name in names if name not in varying(x))
-        return lax.pcast(x, missing, to='varying') if missing else x
 
-    return jax.tree.map(one, params)
+def vary_like(tree: PyTree, like: PyTree) -> PyTree:
+    """Makes every leaf count as varying where its counterpart does."""
+    return jax.tree.map(lambda x, y: _vary_over(x, varying(y)), tree, like)
+
+
+def _vary_over(x: Array, names: Set[str]) -> Array:
+    missing = tuple(sorted(names - varying(x)))
+    return lax.pcast(x, missing, to='varying') if missing else x
 
 
 def check_local(updates: PyTree, axis_name: AxisName | None, memory: PyTree = None) -> None:
@@ -155,6 +161,18 @@ def worker_index(axis_name: AxisName | None) -> Array:
 def mean(tree: PyTree, axis_name: AxisName | None) -> PyTree:
     """The mean over workers, all leaves in one collective."""
     return tree if axis_name is None else lax.pmean(tree, names_of(axis_name))
+
+
+def mean_together(arrays: list[Array], axis_name: AxisName | None) -> list[Array]:
+    """The means over workers of small arrays, laid side by side: one operand a dtype."""
+    means = list(arrays)
+    for dtype in dict.fromkeys(x.dtype for x in arrays):
+        group = [i for i, x in enumerate(arrays) if x.dtype == dtype]
+        flat = mean(jnp.concatenate([arrays[i].ravel() for i in group]), axis_name)
+        ends = list(itertools.accumulate(arrays[i].size for i in group))
+        for i, part in zip(group, jnp.split(flat, ends[:-1]), strict=True):
+            means[i] = part.reshape(arrays[i].shape)
+    return means
 
 
 def gather(x: Array, axis_name: AxisName) -> Array:

@@ -305,7 +305,12 @@ def like_of(x: Any) -> Like:
 
 def memory_like(x: Any) -> Like:
     """Shape and dtype in which a leaf is remembered: at least float32."""
-    return Like(x.shape, jnp.promote_types(jnp.float32, x.dtype))
+    return Like(x.shape, widest(jnp.float32, x.dtype))
+
+
+def widest(*dtypes: Any) -> Any:
+    """The dtype with the most bits; works where promotion is strict."""
+    return max(dtypes, key=lambda dtype: jnp.dtype(dtype).itemsize)
 
 
 def least_squares_scale(x: Array, y: Array) -> Array:

@@ -104,7 +104,7 @@ class Uniform(Delay):
 
     def steps(self, key: Key, step: Array, worker: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(key, step), worker)
-        return jax.random.randint(key, (), 0, self.bound + 1)
+        return jax.random.randint(key, (), 0, self.bound + 1, jnp.int32)
 
 
 class DelayState(NamedTuple):
@@ -159,6 +159,8 @@ def delay(
     leaves.check_key(key)
     if model.random and key is None:
         raise ValueError(f'{model!r} draws random delays: pass key=, an int or a typed key.')
+    if model.bound == 0:
+        return optax.identity()
 
     def init(params: PyTree) -> DelayState:
         leaves.check_updates(params, params)
@@ -177,8 +179,8 @@ def delay(
             updates, jax.tree.map(lambda ring: Like(ring.shape[1:], ring.dtype), past)
         )
         axes.check_local(updates, axis_name, memory=past)
-        late = updates if model.bound == 0 else _late(model, updates, past, state, axis_name)
-        past = past if model.bound == 0 else _remember(updates, past, state.count % model.bound)
+        late = _late(model, updates, past, state, axis_name)
+        past = _remember(updates, past, state.count % model.bound)
         count = leaves.next_count(state.count)
         return late, DelayState(count, state.key, axes.to_rows(past, axis_name))
 

@@ -14,6 +14,8 @@ from gradzip import axes, checks, leaves
 from gradzip.base import Array, Like, PerWorker, PyTree, memory_like
 from gradzip.packing import LANES
 
+TILE_ROWS = 16
+
 
 def hierarchical(
     inner: optax.GradientTransformation, local_axis: str, local_size: int
@@ -145,7 +147,7 @@ def _scattered_means(updates: PyTree, local_axis: str, size: int) -> PyTree:
     blocks = [_blocks(x, size) for x in leaves_]
     shares = list(blocks)
     for group in _by_dtype(blocks):
-        table = _laned(jnp.concatenate([blocks[i].reshape(size, -1) for i in group], axis=1))
+        table = _tiled(jnp.concatenate([blocks[i].reshape(size, -1) for i in group], axis=1))
         mine = (lax.psum_scatter(table, local_axis) / size).reshape(-1)
         _cut(mine, group, [blocks[i].shape[1:] for i in group], shares)
     return treedef.unflatten(shares)
@@ -157,16 +159,17 @@ def _restored(shares: PyTree, updates: PyTree, local_axis: str) -> PyTree:
     mine = jax.tree.leaves(shares)
     whole = list(mine)
     for group in _by_dtype(mine):
-        table = _laned(jnp.concatenate([mine[i].reshape(1, -1) for i in group], axis=1))[0]
+        table = _tiled(jnp.concatenate([mine[i].reshape(1, -1) for i in group], axis=1))[0]
         everyones = axes.gather(table, local_axis)
         everyones = everyones.reshape(everyones.shape[0], -1)
         _cut(everyones, group, [mine[i].shape for i in group], whole)
     return treedef.unflatten([_joined(w, x) for w, x in zip(whole, leaves_, strict=True)])
 
 
-def _laned(table: Array) -> Array:
-    """(n, total) as (n, rows, 128), zeros at the end: what stays a gather on TPU."""
-    return jnp.pad(table, ((0, 0), (0, -table.shape[1] % LANES))).reshape(table.shape[0], -1, LANES)
+def _tiled(table: Array) -> Array:
+    """(n, total) as (n, 16 r, 128), zeros at the end: on TPU, other shapes become an all-reduce."""
+    padded = jnp.pad(table, ((0, 0), (0, -table.shape[1] % (TILE_ROWS * LANES))))
+    return padded.reshape(table.shape[0], -1, LANES)
 
 
 def _cut(flat: Array, group: list[int], shapes: list[tuple[int, ...]], into: list[Array]) -> None:

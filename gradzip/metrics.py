@@ -69,7 +69,7 @@ def nonzeros(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
     """
     del target, sent
     counts = [jnp.count_nonzero(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(mean)]
-    return sum(counts, jnp.zeros([])) / max(optax.tree.size(mean), 1)
+    return sum(counts, jnp.zeros([], jnp.float32)) / max(optax.tree.size(mean), 1)
 
 
 def check(metrics: Metrics) -> None:

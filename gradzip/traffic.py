@@ -27,9 +27,7 @@ HLO_COLLECTIVES = (
     'collective-permute',
     'collective-broadcast',
 )
-INSTRUCTION = re.compile(
-    r'%?(?P<name>[\w.\-]+) = (?P<type>\([^)]*\)|\S+) (?P<op>[\w\-]+)\((?P<args>.*)'
-)
+INSTRUCTION = re.compile(r'%?(?P<name>[\w.\-]+) = (?P<type>.+?) (?P<op>[a-z][\w\-]*)\((?P<args>.*)')
 ARRAY = re.compile(r'(pred|bf16|[suf]\d+|f8\w+|c\d+)\[([\d,]*)\]')
 
 

@@ -8,6 +8,7 @@ others wait for, the third leaves the unmasked leaves local. Use `every`, `skip_
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -121,12 +122,8 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
             mean = leaves.cast_like(optax.tree.scale(1 / k, total), updates)
             return inner.update(mean, inner_state, params, **extra)
 
-        def wait(inner_state: PyTree) -> tuple[PyTree, PyTree]:
-            shapes = jax.eval_shape(run, inner_state)[0]
-            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), inner_state
-
         last = state.count == k - 1
-        new, inner_state = lax.cond(last, run, wait, state.inner)
+        new, inner_state = _run_if(last, run, state.inner)
         total = jax.tree.map(lambda x: jnp.where(last, 0, x), total)
         count = (state.count + 1) % k
         return new, EveryState(count, axes.to_rows(total, axis_name), inner_state)
@@ -183,11 +180,7 @@ def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> 
         def run(inner_state: PyTree) -> tuple[PyTree, PyTree]:
             return inner.update(updates, inner_state, params, **extra)
 
-        def skip(inner_state: PyTree) -> tuple[PyTree, PyTree]:
-            shapes = jax.eval_shape(run, inner_state)[0]
-            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), inner_state
-
-        new, inner_state = lax.cond(good == 1, run, skip, state.inner)
+        new, inner_state = _run_if(good == 1, run, state.inner)
         return new, SkipNonfiniteState(state.skipped + 1 - good, inner_state)
 
     return WithExtraArgs(init, update)
@@ -255,6 +248,19 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
         return updates, ParticipateState(leaves.next_count(state.count), state.key)
 
     return Transformation(init, update)
+
+
+def _run_if(
+    go: Array, run: Callable[[PyTree], tuple[PyTree, PyTree]], state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """run(state) where `go` is true, else zero updates and the state as it is."""
+    shapes = jax.eval_shape(run, state)
+
+    def rest(state: PyTree) -> tuple[PyTree, PyTree]:
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[0])
+        return axes.vary_like((zeros, state), shapes)
+
+    return lax.cond(go, run, rest, state)
 
 
 def _check_axis(owner: str, axis_name: AxisName | None) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def top_k(x: np.ndarray, k: int) -> np.ndarray:
-    """Stich et al., arXiv 1809.07599, definition 2.1; NaN is largest, ties go to the lower index."""
+    """Stich et al., arXiv 1809.07599, definition 2.1; NaN is largest, then the lower index."""
     order = sorted(range(x.size), key=lambda i: (-np.inf if np.isnan(x[i]) else -abs(x[i]), i))
     nans = [i for i in range(x.size) if np.isnan(x[i])]
     order = nans + [i for i in order if i not in set(nans)]
@@ -50,13 +50,15 @@ def qsgd(x: np.ndarray, levels: int, norm: str, noise: np.ndarray) -> np.ndarray
 
 
 def scaled_sign(x: np.ndarray) -> np.ndarray:
-    """Karimireddy et al., arXiv 1901.09847: (|v|_1 / n) sign(v), sign(0) = 1."""
+    """Karimireddy et al., arXiv 1901.09847: (|v|_1 / n) sign(v), zeros by their sign bit."""
     scale = sum(abs(float(v)) for v in x) / x.size
-    return np.array([-scale if v < 0 else scale for v in x], x.dtype)
+    return np.array([-scale if np.signbit(v) else scale for v in x], x.dtype)
 
 
-def error_feedback(gradients: np.ndarray, compress, decay: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Karimireddy et al., algorithm 2, over (steps, workers, n): updates (steps, n) and memories."""
+def error_feedback(
+    gradients: np.ndarray, compress, decay: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Karimireddy et al., algorithm 2, over (steps, workers, n): updates and memories."""
     steps, workers, n = gradients.shape
     errors, updates = np.zeros((workers, n)), np.zeros((steps, n))
     for t in range(steps):
@@ -96,7 +98,9 @@ def power_sgd(matrices: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def constant_delay(gradients: np.ndarray, tau: int) -> np.ndarray:
     """u_t = g_{t - tau}, zero before the first arrives."""
-    return np.stack([gradients[t - tau] if t >= tau else gradients[t] * 0 for t in range(len(gradients))])
+    return np.stack(
+        [gradients[t - tau] if t >= tau else gradients[t] * 0 for t in range(len(gradients))]
+    )
 
 
 def drawn_delay(gradients: np.ndarray, draws: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ from tests.zoo import COMPRESSORS, CONSTANTS
 DRAWS = 4000
 ALARM = 5.2  # standard errors; two-sided 2e-7 a check, under 1e-3 over all checks of this file
 CASES = [pytest.param(c, id=name) for name, c in COMPRESSORS.items()]
-UNBIASED = [p for p in CASES if p.values[0].omega(jax.ShapeDtypeStruct((9,), jnp.float32)) is not None]
-HARD_CASES = [pytest.param(x, id=name) for name, x in HARD.items()]
+UNBIASED = [
+    p for p in CASES if p.values[0].omega(jax.ShapeDtypeStruct((9,), jnp.float32)) is not None
+]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -34,9 +35,13 @@ def encode(compressor: gz.Compressor, x: jax.Array, key: jax.Array):
 
 def many(compressor: gz.Compressor, x: np.ndarray, draws: int = DRAWS) -> np.ndarray:
     """Independent round trips of the same array: (draws, *shape), in float64."""
-    keys = jax.random.split(jax.random.key(7), draws if compressor.random else 1)
-    x = jnp.asarray(x, jnp.float32)
-    return flushed(jax.jit(jax.vmap(lambda key: roundtrip(compressor, x, key)))(keys))
+    keys = jax.random.split(jax.random.key(7), draws)
+    return flushed(_many(compressor, jnp.asarray(x, jnp.float32), keys))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _many(compressor: gz.Compressor, x: jax.Array, keys: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda key: roundtrip(compressor, x, key), keys, batch_size=100)
 
 
 def energy(x: np.ndarray) -> float:
@@ -78,15 +83,25 @@ def test_constants_are_those_of_the_papers(compressor, request):
     assert (compressor.omega(like), compressor.delta(like)) == pytest.approx(CONSTANTS[name])
 
 
-@pytest.mark.parametrize('compressor', [pytest.param(c.contractive(), id=n) for n, c in COMPRESSORS.items()])
-@pytest.mark.parametrize('x', HARD_CASES)
-def test_the_form_for_memories_contracts(compressor, x):
-    delta = compressor.delta(jax.ShapeDtypeStruct(x.shape, jnp.float32))
+@pytest.mark.parametrize('compressor', CASES)
+def test_the_form_for_memories_contracts(compressor):
+    compressor = compressor.contractive()
+    delta = compressor.delta(jax.ShapeDtypeStruct((100,), jnp.float32))
     assert 0 < delta <= 1
-    outs, x = many(compressor, x, 1000), flushed(x)
-    losses = np.array([energy(x - out) for out in outs])
-    slack = ALARM * losses.std() / np.sqrt(len(losses))
-    assert losses.mean() <= (1 - delta) * energy(x) + slack + 1e-6 * energy(x)
+    for name, x in HARD.items():
+        outs, x = many(compressor, x), flushed(x)
+        losses = np.array([energy(x - out) for out in outs])
+        slack = ALARM * losses.std() / np.sqrt(DRAWS)
+        assert losses.mean() <= (1 - delta) * energy(x) + slack + 1e-6 * energy(x), name
+
+
+@pytest.mark.parametrize('compressor', CASES)
+@pytest.mark.parametrize('shape', [(), (1,), (0,), (2, 0)], ids=str)
+def test_nothing_is_lost_of_one_entry_or_none(compressor, shape):
+    """With one entry every compressor here but Bernoulli is exact."""
+    if 'Bernoulli' not in repr(compressor):
+        x = jnp.full(shape, -2.5)
+        np.testing.assert_allclose(roundtrip(compressor, x, jax.random.key(0)), x, rtol=1e-6)
 
 
 @pytest.mark.parametrize('compressor', CASES)
@@ -101,17 +116,17 @@ def test_a_contractive_one_without_chance_always_contracts(compressor, x):
 
 
 @pytest.mark.parametrize('compressor', UNBIASED)
-@pytest.mark.parametrize('x', HARD_CASES)
-def test_omega_bounds_the_variance_and_the_mean_is_right(compressor, x):
-    omega = compressor.omega(jax.ShapeDtypeStruct(x.shape, jnp.float32))
-    outs, x = many(compressor, x), flushed(x)
-    losses = np.array([energy(x - out) for out in outs])
-    slack = ALARM * losses.std() / np.sqrt(len(losses))
-    assert losses.mean() <= omega * energy(x) + slack + 1e-10 * energy(x)
-    if compressor.random and x.any():
-        signs = np.where(np.random.default_rng(5).random(x.shape) < 0.5, -1.0, 1.0)
-        for direction in (x / np.abs(x).max(), np.ones(x.shape), signs, np.sign(x)):
-            check_mean(outs.reshape(DRAWS, -1), x.ravel(), direction.ravel())
+def test_omega_bounds_the_variance_and_the_mean_is_right(compressor):
+    omega = compressor.omega(jax.ShapeDtypeStruct((100,), jnp.float32))
+    signs = np.where(np.random.default_rng(5).random(100) < 0.5, -1.0, 1.0)
+    for name, x in HARD.items():
+        outs, x = many(compressor, x), flushed(x)
+        losses = np.array([energy(x - out) for out in outs])
+        slack = ALARM * losses.std() / np.sqrt(DRAWS)
+        assert losses.mean() <= omega * energy(x) + slack + 1e-10 * energy(x), name
+        if x.any():
+            for direction in (x / np.abs(x).max(), np.ones(100), signs, np.sign(x)):
+                check_mean(outs, x, direction)
 
 
 def check_mean(outs: np.ndarray, x: np.ndarray, direction: np.ndarray) -> None:
@@ -145,7 +160,9 @@ def test_linear_ones_decode_the_mean_of_payloads_to_the_mean(compressor):
     payloads = jax.vmap(lambda x: compressor.encode(x, key))(xs)
     mean = jax.tree.map(lambda a: a.mean(0), payloads)
     each = jax.vmap(lambda x: roundtrip(compressor, x, key))(xs)
-    np.testing.assert_allclose(compressor.decode(mean, like_of(xs[0]), key), each.mean(0), atol=1e-6)
+    np.testing.assert_allclose(
+        compressor.decode(mean, like_of(xs[0]), key), each.mean(0), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize('compressor', CASES)
@@ -161,7 +178,7 @@ def test_decode_mean_is_the_mean_of_decodes(compressor):
 @pytest.mark.parametrize('compressor', CASES)
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_seen(compressor, bad, request):
-    """NaN and infinity are never sent as a finite number; only a random choice may leave them out."""
+    """NaN and infinity are never sent as a finite number; a random choice may leave them out."""
     out = roundtrip(compressor, jnp.ones(20).at[3].set(bad), jax.random.key(0))
     may_drop = any(word in request.node.callspec.id for word in ('randk', 'bernoulli'))
     assert not jnp.isfinite(out[3]) or (may_drop and out[3] == 0)

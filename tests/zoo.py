@@ -92,20 +92,25 @@ TRANSFORMATIONS: dict[str, Transformation] = {
         lambda axis: gz.error_feedback(
             gz.TopK(0.2),
             axis,
-            metrics={name: getattr(gz.metrics, name) for name in ('lost', 'cosine', 'norm', 'nonzeros')},
+            metrics={
+                name: getattr(gz.metrics, name) for name in ('lost', 'cosine', 'norm', 'nonzeros')
+            },
         )
     ),
     'decayed': Transformation(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
     'delay constant': Transformation(lambda axis: gz.delay(3, axis), exchanges=False),
-    'delay none': Transformation(lambda axis: gz.delay(0, axis), exchanges=False),
-    'delay uniform': Transformation(lambda axis: gz.delay(gz.Uniform(3), axis, key=1), exchanges=False),
+    'delay uniform': Transformation(
+        lambda axis: gz.delay(gz.Uniform(3), axis, key=1), exchanges=False
+    ),
     'stale and compressed': Transformation(
         lambda axis: optax.chain(
             gz.delay(2, axis), gz.error_feedback(gz.QSGD(7), axis, key=0), gz.compress(gz.TopK(0.5))
         )
     ),
     'per_worker': Transformation(
-        lambda axis: optax.chain(gz.per_worker(optax.ema(0.9), axis), gz.ef21(gz.TopK(0.2), axis)),
+        lambda axis: optax.chain(
+            gz.per_worker(optax.trace(0.9), axis), gz.ef21(gz.TopK(0.2), axis)
+        ),
         needs_axis=True,
     ),
     'participate': Transformation(
@@ -113,7 +118,9 @@ TRANSFORMATIONS: dict[str, Transformation] = {
         needs_axis=True,
     ),
     'every': Transformation(
-        lambda axis: gz.every(optax.chain(gz.error_feedback(gz.TopK(0.2), axis), optax.sgd(1.0)), 3, axis)
+        lambda axis: gz.every(
+            optax.chain(gz.error_feedback(gz.TopK(0.2), axis), optax.sgd(1.0)), 3, axis
+        )
     ),
     'skip_nonfinite': Transformation(
         lambda axis: gz.skip_nonfinite(gz.error_feedback(gz.TopK(0.2), axis), axis)

@@ -12,7 +12,7 @@ from gradzip.packing import pack, unpack
 
 
 class Signs(NamedTuple):
-    """A bit is set where the entry is negative; an entry is +scale or -scale."""
+    """A bit is set where the entry's sign bit is; an entry is +scale or -scale."""
 
     bits: Array  # u32[words]
     scale: Array  # f[]
@@ -20,7 +20,7 @@ class Signs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ScaledSign(Compressor):
-    """C(v) = (|v|_1 / n) sign(v), with sign(0) = 1.
+    """C(v) = (|v|_1 / n) sign(v), zeros by their sign bit: sign(0) = 1, sign(-0) = -1.
 
     Payload: one bit an entry and one scale; n / 8 + 4 bytes for n float32 entries.
 
@@ -42,7 +42,7 @@ class ScaledSign(Compressor):
         largest = jnp.max(jnp.abs(x), initial=0)
         unit = jnp.where(largest == 0, 1, largest)
         scale = largest * (jnp.sum(jnp.abs(x) / unit) / max(x.size, 1))
-        return Signs(pack((x < 0).ravel(), 1), scale)
+        return Signs(pack(jnp.signbit(x).ravel(), 1), scale)
 
     def decode(self, payload: Signs, like: Like, key: Key) -> Array:
         del key

@@ -10,7 +10,7 @@ import optax
 
 from gradzip import axes, checks, leaves
 from gradzip import metrics as metrics_lib
-from gradzip.base import AxisName, KeyLike, PyTree, Scheme, State
+from gradzip.base import AxisName, KeyLike, PyTree, Scheme, State, widest
 from gradzip.leaves import ExchangeState
 
 
@@ -91,7 +91,7 @@ def error_feedback(
         axes.check_local(updates, axis_name, memory=error)
 
         def add(gradient: jax.Array, lost: jax.Array) -> jax.Array:
-            wide = jnp.promote_types(jnp.promote_types(jnp.float32, gradient.dtype), lost.dtype)
+            wide = widest(jnp.float32, gradient.dtype, lost.dtype)
             return gradient.astype(wide) + decay * lost.astype(wide)
 
         target = jax.tree.map(add, updates, error)

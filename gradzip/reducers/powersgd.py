@@ -66,10 +66,11 @@ class PowerSGD(Reducer):
         exact = [i for i, x in enumerate(xs) if not self._pays(x)]
         matrices = [xs[i].reshape(xs[i].shape[0], -1) for i in low]
         products = [m @ states[i].astype(m.dtype) for m, i in zip(matrices, low, strict=True)]
-        products, averages = axes.mean((products, [xs[i] for i in exact]), axis_name)
+        means = axes.mean_together(products + [xs[i] for i in exact], axis_name)
+        products, averages = means[: len(low)], means[len(low) :]
         bases = [jnp.linalg.qr(p)[0] for p in products]
         mine = [m.T @ p for m, p in zip(matrices, bases, strict=True)]
-        everyones = axes.mean(mine, axis_name) if mine else []
+        everyones = axes.mean_together(mine, axis_name)
         out = {i: Reduced(a, xs[i], states[i]) for i, a in zip(exact, averages, strict=True)}
         for i, p, q_mine, q in zip(low, bases, mine, everyones, strict=True):
             out[i] = Reduced(

@@ -1,0 +1,172 @@
+"""Bytes that are really saved: counted on shapes, and equal in the compiled HLO of CPU and TPU."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradzip as gz
+from gradzip.traffic import collectives
+from tests.mappers import AXIS, P, mesh_of
+from tests.zoo import COMPRESSORS, REDUCERS
+
+PARAMS = {
+    'w': jnp.zeros((37, 20)),
+    'b': jnp.zeros(20),
+    's': jnp.zeros([]),
+    'none': jnp.zeros((0, 4)),
+    'v': jnp.zeros((37, 20)),
+}
+CASES = [pytest.param(r, id=name) for name, r in REDUCERS.items()]
+
+
+@pytest.fixture(scope='module')
+def tpu_mesh():
+    """Eight v5e chips that we only compile for: libtpu does it on the CPU."""
+    pytest.importorskip('libtpu', reason='libtpu is published for Linux on x86-64 only')
+    from jax.experimental import topologies
+
+    os.environ.update(
+        TPU_SKIP_MDS_QUERY='1',
+        TPU_ACCELERATOR_TYPE='v5litepod-8',
+        TPU_WORKER_HOSTNAMES='localhost',
+        ALLOW_MULTIPLE_LIBTPU_LOAD='1',  # nothing runs on a chip, so test processes can share
+    )
+    topology = topologies.get_topology_desc('v5e:2x4', platform='tpu')
+    return jax.sharding.Mesh(np.array(topology.devices), (AXIS,))
+
+
+def compile_exchange(tx, params, mesh):
+    """The program of one exchange, and nothing else."""
+    shapes = jax.eval_shape(tx.init, params)
+    specs = gz.state_specs(shapes)
+    step = jax.shard_map(
+        lambda g, s: tx.update(gz.localize(g, AXIS), s),
+        mesh=mesh,
+        in_specs=(P(), specs),
+        out_specs=(P(), specs),
+    )
+
+    def on_mesh(shape, spec):
+        return jax.ShapeDtypeStruct(
+            shape.shape, shape.dtype, sharding=jax.NamedSharding(mesh, spec)
+        )
+
+    state = jax.tree.map(
+        lambda spec, part: jax.tree.map(lambda s: on_mesh(widen(s, spec, mesh), spec), part),
+        specs,
+        shapes,
+        is_leaf=lambda x: isinstance(x, P),
+    )
+    grads = jax.tree.map(lambda p: on_mesh(p, P()), params)
+    return jax.jit(step).lower(grads, state).compile()
+
+
+def widen(shape, spec, mesh):
+    """A worker's row as all the rows, outside the mapper."""
+    if spec == P():
+        return shape
+    return jax.ShapeDtypeStruct((mesh.size, *shape.shape[1:]), shape.dtype)
+
+
+@pytest.mark.parametrize('reducer', CASES)
+def test_on_cpu(reducer):
+    tx = gz.error_feedback(reducer, AXIS, key=0)
+    compiled = compile_exchange(tx, PARAMS, mesh_of(8))
+    assert gz.wire_bytes(compiled) == gz.payload_bytes(reducer, PARAMS) > 0
+    assert len(collectives(compiled.as_text())) == (2 if isinstance(reducer, gz.PowerSGD) else 1)
+
+
+@pytest.mark.parametrize('reducer', CASES)
+def test_on_tpu(reducer, tpu_mesh):
+    tx = gz.compress(reducer, AXIS, key=0)
+    compiled = compile_exchange(tx, PARAMS, tpu_mesh)
+    found = collectives(compiled.as_text())
+    assert sum(size for _, size in found) == gz.payload_bytes(reducer, PARAMS)
+    if isinstance(reducer, gz.Gather):
+        assert [op for op, _ in found] == ['all-gather']
+    else:
+        assert {op for op, _ in found} == {'all-reduce'}
+
+
+@pytest.mark.parametrize('scheme', [gz.TopK(0.01), gz.ScaledSign(), gz.Identity()], ids=repr)
+def test_150_leaves_are_one_collective(scheme):
+    params = [jnp.zeros((i % 7 + 1, 11)) for i in range(150)]
+    compiled = compile_exchange(gz.compress(scheme, AXIS, key=0), params, mesh_of(8))
+    assert len(collectives(compiled.as_text())) == 1
+    assert gz.wire_bytes(compiled) == gz.payload_bytes(scheme, params)
+
+
+def test_two_schemes_are_two_collectives():
+    def scheme(leaf):
+        return gz.TopK(0.1) if leaf.size > 100 else gz.Identity()
+
+    compiled = compile_exchange(gz.compress(scheme, AXIS), PARAMS, mesh_of(8))
+    ops = sorted(op for op, _ in collectives(compiled.as_text()))
+    assert ops == ['all-gather', 'all-reduce']
+    assert gz.wire_bytes(compiled) == gz.payload_bytes(scheme, PARAMS)
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'tpu'])
+def test_hierarchical_sends_its_share(platform, tpu_mesh):
+    """Between nodes a quarter of the entries cross, and gathers stay gathers on TPU."""
+    devices = tpu_mesh.devices if platform == 'tpu' else np.array(jax.devices())
+    mesh, both = jax.sharding.Mesh(devices.reshape(2, 4), ('node', 'gpu')), ('node', 'gpu')
+    params = {'w': jnp.zeros((256, 512)), 'b': jnp.zeros(33)}
+    shares = {'w': jnp.zeros((64, 512)), 'b': jnp.zeros(9)}
+    tx = gz.hierarchical(gz.error_feedback(gz.TopK(0.1), 'node'), 'gpu', local_size=4)
+
+    def worker(grads):
+        return tx.update(gz.localize(grads, both), tx.init(params))[0]
+
+    step = jax.shard_map(worker, mesh=mesh, in_specs=P(), out_specs=P())
+    whole = jax.NamedSharding(mesh, P())
+    grads = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=whole), params)
+    found = collectives(jax.jit(step).lower(grads).compile().as_text())
+    assert sorted(op for op, _ in found) == ['all-gather', 'all-gather', 'reduce-scatter']
+    assert gz.payload_bytes(gz.TopK(0.1), shares) in [size for _, size in found]
+
+
+@pytest.mark.parametrize('name', COMPRESSORS)
+def test_payloads_are_as_small_as_described(name):
+    """Bits an entry of a large leaf, within the words that padding costs."""
+    n = 100_000
+    bits = {
+        'identity': 32,
+        'topk': 0.1 * 64,
+        'topk all': 64,
+        'randk': 0.2 * 32,
+        'bernoulli': 0.2 * 32 * 1.045,
+        'qsgd 4 bits': 4 + 32 / 256,
+        'qsgd 3 bits': 3 + 32 / 8,
+        'qsgd 8 bits': 8 + 32 / 64,
+        'qsgd l2': 4,
+        'ternary l2': 2,
+        'ternary max': 2,
+        'scaled sign': 1,
+        'topk >> qsgd': 0.1 * (32 + 4 + 32 / 256),
+        'topk >> sign': 0.1 * 33,
+        'randk >> qsgd': 0.2 * (4 + 32 / 256),
+        'bernoulli >> ternary': 0.5 * 2 * 1.02,
+        'topk >> randk >> sign': 0.5 * 32 + 0.25,
+    }[name]
+    seen = 8 * gz.payload_bytes(COMPRESSORS[name], jnp.zeros(n)) / n
+    assert bits <= seen * 1.01
+    assert seen <= bits * 1.01 + 8 * 512 / n
+
+
+def test_a_narrow_type_on_the_wire_would_be_seen():
+    """The parser reads the types of the operands, so that a widened gather cannot pass."""
+    text = """
+      %x = u32[3,128]{1,0} parameter(0)
+      %ag = u32[8,3,128]{2,1,0} all-gather(%x), channel_id=1, dimensions={0}
+      %y = bf16[7]{0} parameter(1)
+      %s = (bf16[7]{0}, bf16[56]{0}) all-gather-start(%y), dimensions={0}
+      %d = bf16[56]{0} all-gather-done(%s)
+      ROOT %ar = (f32[2]{0:T(1,128)}, /*index=1*/s8[4]{0}) all-reduce(%p, %q), to_apply=%add
+      %p = f32[2]{0} parameter(2)
+      %q = s8[4]{0} parameter(3)
+    """
+    assert collectives(text) == [('all-gather', 1536), ('all-gather', 14), ('all-reduce', 12)]

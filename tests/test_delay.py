@@ -1,0 +1,81 @@
+"""Delays against their definition, and what they keep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradzip as gz
+from tests import reference
+from tests.mappers import AXIS
+from tests.test_reference import workers_run
+
+
+def alone(tx, gradients):
+    state, out = tx.init(jnp.asarray(gradients[0])), []
+    for g in gradients:
+        update, state = tx.update(jnp.asarray(g), state)
+        out.append(update)
+    return np.stack(out), state
+
+
+@pytest.mark.parametrize('tau', [0, 1, 4])
+@pytest.mark.parametrize('model', [int, gz.Constant])
+def test_constant(tau, model):
+    gs = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    updates, state = alone(gz.delay(model(tau)), gs)
+    np.testing.assert_array_equal(updates, reference.constant_delay(gs, tau))
+    kept = np.asarray(state.past, np.float64).sum(0) if tau else 0
+    np.testing.assert_allclose(updates.astype(np.float64).sum(0) + kept, gs.sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize('bound', [0, 1, 5])
+def test_uniform_uses_the_draws_that_the_model_tells(bound):
+    gs = np.random.default_rng(0).normal(size=(14, 3, 2)).astype(np.float32)
+    model, key = gz.Uniform(bound), jax.random.key(4)
+    tx = gz.delay(model, AXIS, key=key)
+    specs = gz.state_specs(jax.eval_shape(tx.init, jnp.zeros(2)), 0, None)
+    state = jax.vmap(lambda _: tx.init(jnp.zeros(2)), out_axes=specs, axis_name=AXIS)(jnp.arange(3))
+    mapped = jax.jit(jax.vmap(tx.update, (0, specs), (0, specs), axis_name=AXIS))
+    out = []
+    for g in gs:
+        update, state = mapped(jnp.asarray(g), state)
+        out.append(update)
+    draws = np.array(
+        [[int(model.steps(key, jnp.int32(t), jnp.int32(w))) for w in range(3)] for t in range(14)]
+    )
+    assert draws.max() == bound
+    assert draws.min() == 0
+    assert bound == 0 or (draws[:, 0] != draws[:, 1]).any()
+    np.testing.assert_array_equal(np.stack(out), reference.drawn_delay(gs, draws))
+
+
+def test_delayed_gradients_are_compressed_when_they_are_used():
+    """delay before an exchange: the memory of step t goes with the gradient of step t - tau."""
+    gs = np.random.default_rng(0).normal(size=(9, 2, 10))
+    from optax import chain
+
+    tx = chain(gz.delay(2, AXIS), gz.error_feedback(gz.TopK(0.2), AXIS))
+    updates, _ = workers_run(tx, gs)
+    late = reference.constant_delay(gs, 2)
+    expected, _ = reference.error_feedback(late, lambda x: reference.top_k(x, 2))
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+
+
+def test_a_constant_delay_does_not_touch_the_present_gradient():
+    """What makes delay(1) hide an exchange: the update does not depend on this step's gradient."""
+    tx = gz.delay(1)
+    state = tx.init(jnp.zeros(3))
+    jacobian = jax.jacobian(lambda g: tx.update(g, state)[0])(jnp.ones(3))
+    np.testing.assert_array_equal(jacobian, np.zeros((3, 3)))
+
+
+def test_half_precision_gradients_come_back_as_they_were():
+    gs = [jnp.full(3, x, jnp.bfloat16) for x in (1.5, 2.5, 3.5)]
+    tx = gz.delay(1)
+    state, out = tx.init(jnp.zeros(3, jnp.float16)), []
+    for g in gs:
+        update, state = tx.update(g, state)
+        out.append(update)
+    assert all(u.dtype == jnp.bfloat16 for u in out)
+    np.testing.assert_array_equal(np.asarray(out[2], np.float32), np.full(3, 2.5))

@@ -1,0 +1,175 @@
+"""Bad input gets a clear error at construction or trace time: what was given, what is allowed."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradzip as gz
+from tests.mappers import AXIS
+
+NAN = float('nan')
+BAD = [
+    (lambda: gz.TopK(0), ValueError, r'TopK\(fraction=...\) must be in \(0, 1\]; got 0\.'),
+    (lambda: gz.TopK(-0.1), ValueError, 'got -0.1'),
+    (lambda: gz.TopK(2.0), ValueError, 'got 2.0'),
+    (lambda: gz.TopK(NAN), ValueError, 'got nan'),
+    (lambda: gz.TopK('0.1'), TypeError, "must be a number; got '0.1'"),
+    (lambda: gz.TopK(True), TypeError, 'must be a number; got True'),
+    (lambda: gz.RandK(0.0), ValueError, r'RandK\(fraction=...\) must be in \(0, 1\]'),
+    (lambda: gz.RandK(None), TypeError, 'must be a number; got None'),
+    (lambda: gz.Bernoulli(1.5), ValueError, r'Bernoulli\(probability=...\) must be in \(0, 1\]'),
+    (lambda: gz.QSGD(0), ValueError, r'QSGD\(levels=...\) must be from 1 to 32767; got 0'),
+    (lambda: gz.QSGD(1 << 15), ValueError, 'from 1 to 32767'),
+    (lambda: gz.QSGD(2.5), TypeError, 'must be an integer; got 2.5'),
+    (lambda: gz.QSGD(7, block=0), ValueError, r'block=...\) must be at least 1; got 0'),
+    (lambda: gz.QSGD(7, norm='l1'), ValueError, "must be 'max' or 'l2'; got 'l1'"),
+    (lambda: gz.Ternary('inf'), ValueError, "must be 'l2' or 'max'; got 'inf'"),
+    (lambda: gz.PowerSGD(0), ValueError, r'PowerSGD\(rank=...\) must be at least 1; got 0'),
+    (lambda: gz.PowerSGD(1.5), TypeError, 'must be an integer'),
+    (lambda: gz.Sum(gz.TopK(0.1)), TypeError, r'Use Gather\(TopK\(fraction=0.1\)\)'),
+    (lambda: gz.Sum(0.1), TypeError, 'must be a Compressor; got 0.1'),
+    (lambda: gz.Gather(gz.Sum(gz.Identity())), TypeError, 'must be a Compressor'),
+    (lambda: gz.QSGD(7) >> gz.TopK(0.1), TypeError, 'Start with one that keeps entries'),
+    (lambda: gz.TopK(0.1) >> 3, TypeError, 'unsupported operand'),
+    (lambda: gz.compress('topk:0.1'), TypeError, "or a function from a leaf to one; got 'topk"),
+    (lambda: gz.compress(gz.TopK), TypeError, 'must be a Compressor'),
+    (lambda: gz.ef21(None), TypeError, 'got None'),
+    (lambda: gz.compress(gz.QSGD(7)), ValueError, r'draws random numbers: pass key='),
+    (lambda: gz.error_feedback(gz.Gather(gz.RandK(0.1))), ValueError, 'pass key='),
+    (lambda: gz.ef21(gz.TopK(0.1) >> gz.QSGD(7)), ValueError, 'pass key='),
+    (lambda: gz.compress(gz.QSGD(7), key=0.5), TypeError, 'key must be an int or a typed key'),
+    (lambda: gz.compress(gz.QSGD(7), key=True), TypeError, 'key must be'),
+    (lambda: gz.compress(gz.QSGD(7), key=np.zeros(2, np.uint32)), TypeError, 'wrap_key_data'),
+    (lambda: gz.compress(gz.TopK(0.1), axis_name=3), TypeError, 'axis_name must be a string'),
+    (lambda: gz.compress(gz.TopK(0.1), axis_name=()), TypeError, 'non-empty tuple'),
+    (lambda: gz.compress(gz.TopK(0.1), ('a', 'a')), ValueError, 'names an axis twice'),
+    (lambda: gz.compress(gz.TopK(0.1), metrics=['lost']), TypeError, 'metrics must map names'),
+    (lambda: gz.error_feedback(gz.TopK(0.1), decay=0), ValueError, r'decay=...\) must be in'),
+    (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype=int), TypeError, 'floating-point dtype'),
+    (lambda: gz.delay(-1), ValueError, r'delay\(model=...\) must be at least 0; got -1'),
+    (lambda: gz.delay(1.5), TypeError, 'must be an integer; got 1.5'),
+    (lambda: gz.delay(True), TypeError, 'must be an integer; got True'),
+    (lambda: gz.Constant(-2), ValueError, r'Constant\(tau=...\) must be at least 0'),
+    (lambda: gz.Uniform('3'), TypeError, 'must be an integer'),
+    (lambda: gz.delay(gz.Uniform(3)), ValueError, 'draws random delays: pass key='),
+    (lambda: gz.every(optax.sgd(1.0), 0), ValueError, r'every\(k=...\) must be at least 1'),
+    (lambda: gz.every(optax.sgd(1.0), 2.0), TypeError, 'must be an integer'),
+    (lambda: gz.participate(0, AXIS, key=0), ValueError, r'count=...\) must be at least 1'),
+    (lambda: gz.participate(1, AXIS, key=None), ValueError, 'pass key='),
+    (lambda: gz.participate(1, None, key=0), TypeError, 'must name the axis of workers'),
+    (lambda: gz.per_worker(optax.trace(0.9), None), TypeError, 'must name the axis of workers'),
+    (lambda: gz.hierarchical(optax.identity(), 'gpu', 0), ValueError, 'must be at least 1'),
+    (lambda: gz.hierarchical(optax.identity(), ('a', 'b'), 2), TypeError, 'must be a string'),
+]
+
+
+@pytest.mark.parametrize(('make', 'kind', 'message'), BAD, ids=lambda x: None)
+def test_at_construction(make, kind, message):
+    with pytest.raises(kind, match=message):
+        make()
+
+
+def init(tx, params=None):
+    return tx.init(jnp.zeros(3) if params is None else params)
+
+
+def test_a_key_inside_per_worker():
+    noisy = optax.add_noise(0.1, 0.5, key=jax.random.key(0))
+    with pytest.raises(ValueError, match='same on all workers'):
+        init(gz.per_worker(noisy, AXIS))
+    with pytest.raises(ValueError, match='holds a key at'):
+        init(gz.per_worker(gz.compress(gz.QSGD(7), key=0), AXIS))
+
+
+@pytest.mark.parametrize(
+    'tx', [gz.compress(gz.TopK(0.5)), gz.error_feedback(gz.TopK(0.5)), gz.delay(1)]
+)
+def test_integer_and_complex_leaves(tx):
+    with pytest.raises(TypeError, match=r"leaf at \"\['n'\]\" has dtype int32; only real floating"):
+        init(tx, {'n': jnp.zeros(3, jnp.int32)})
+    with pytest.raises(TypeError, match='complex64'):
+        init(tx, jnp.zeros(3, jnp.complex64))
+    state = init(tx)
+    with pytest.raises(TypeError, match=r'the only leaf.*int32'):
+        tx.update(jnp.zeros(3, jnp.int32), state, jnp.zeros(3))
+
+
+EXCHANGES = {
+    'compress': gz.compress(gz.TopK(0.5)),
+    'error_feedback': gz.error_feedback(gz.TopK(0.5)),
+    'ef21': gz.ef21(gz.TopK(0.5)),
+    'delay': gz.delay(1),
+    'every': gz.every(optax.sgd(1.0), 2),
+}
+
+
+@pytest.mark.parametrize('tx', EXCHANGES.values(), ids=EXCHANGES)
+def test_gradients_of_another_tree_or_shape(tx):
+    params = {'w': jnp.zeros(3), 'b': jnp.zeros([])}
+    state = tx.init(params)
+    with pytest.raises(ValueError, match='another tree than the params'):
+        tx.update({'w': jnp.zeros(3)}, state, params)
+    with pytest.raises(
+        ValueError, match=r"\['w'\].* has shape \(4,\), but its parameter has shape \(3,\)"
+    ):
+        tx.update({'w': jnp.zeros(4), 'b': jnp.zeros([])}, state, params)
+
+
+def test_a_scheme_that_gives_nonsense_for_a_leaf():
+    tx = gz.compress(lambda leaf: 0.1)
+    with pytest.raises(TypeError, match=re.escape('for a leaf of shape (3,) and dtype float32')):
+        init(tx)
+
+
+def test_a_random_scheme_chosen_by_leaf_needs_a_key_too():
+    with pytest.raises(ValueError, match='pass key='):
+        init(gz.compress(lambda leaf: gz.QSGD(7)))
+
+
+def test_a_compressor_without_constants_cannot_feed_a_memory():
+    import dataclasses
+
+    @dataclasses.dataclass(frozen=True)
+    class Half(gz.Compressor):
+        def encode(self, x, key):
+            return gz.Identity().encode(x / 2, key)
+
+        def decode(self, payload, like, key):
+            return payload.values
+
+    with pytest.raises(TypeError, match='states neither delta nor omega'):
+        init(gz.error_feedback(Half()))
+    assert init(gz.compress(Half())) is not None
+
+
+def test_a_state_given_whole_to_one_worker():
+    tx = gz.error_feedback(gz.TopK(0.5), AXIS)
+    state = jax.tree.map(lambda x: jnp.stack([x] * 2), tx.init(jnp.zeros(3)))
+    rows = gz.PerWorker(state.error.rows[:, 0], (AXIS,))  # as shard_map keeps them
+    state = tx.init(jnp.zeros(3))._replace(error=rows)
+    step = jax.vmap(lambda g: tx.update(g, state)[0], axis_name=AXIS)
+    with pytest.raises(ValueError, match=r'arrived with 2 rows where one worker runs.*state_specs'):
+        step(jnp.zeros((2, 3)))
+
+
+def test_more_participants_than_workers():
+    tx = gz.participate(4, AXIS, key=0)
+    step = jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name=AXIS)
+    with pytest.raises(ValueError, match=r'which has 3 workers: count must be at most 3'):
+        step(jnp.zeros((3, 2)))
+
+
+def test_another_local_size():
+    tx = gz.hierarchical(gz.compress(gz.Identity()), 'gpu', local_size=4)
+    step = jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name='gpu')
+    with pytest.raises(ValueError, match=r"axis 'gpu' has 2 workers: pass local_size=2"):
+        step(jnp.zeros((2, 8)))
+
+
+def test_a_leaf_too_large_for_its_indices():
+    with pytest.raises(ValueError, match='split the parameter'):
+        gz.payload_bytes(gz.TopK(0.1), jax.ShapeDtypeStruct((1 << 31,), jnp.float32))

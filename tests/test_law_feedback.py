@@ -1,0 +1,121 @@
+"""Law 3: sum of updates + pmean(error) == sum of mean gradients, and the memory stays bounded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradzip as gz
+from tests.mappers import AXIS
+from tests.zoo import COMPRESSORS, REDUCERS
+
+WORKERS, STEPS, SIZE = 8, 1000, (20, 10)
+CASES = [pytest.param(r, id=name) for name, r in REDUCERS.items()]
+
+
+def gradients(step: jax.Array, worker: jax.Array) -> jax.Array:
+    """Differ between workers: a mean of their own, plus noise."""
+    own = jax.random.fold_in(jax.random.key(0), worker)
+    noise = jax.random.normal(jax.random.fold_in(own, step), SIZE)
+    return jax.random.normal(own, SIZE) + 0.3 + noise
+
+
+def run(tx) -> dict[str, np.ndarray]:
+    """1000 steps of 8 simulated workers, everything summed up in float64 outside."""
+    specs = gz.state_specs(jax.eval_shape(tx.init, jnp.zeros(SIZE)), 0, None)
+
+    def worker(state, step, index):
+        gradient = gradients(step, index)
+        update, state = tx.update(gradient, state)
+        error = state.error.rows[0]
+        norms = (jnp.sum(gradient**2), jnp.sum((gradient + error) ** 2), jnp.sum(error**2))
+        return state, update, jax.lax.pmean(gradient, AXIS), jnp.stack(norms)
+
+    mapped = jax.vmap(worker, (specs, None, 0), (specs, None, None, 0), axis_name=AXIS)
+
+    def body(state, step):
+        state, update, gradient, norms = mapped(state, step, jnp.arange(WORKERS))
+        return state, (update, gradient, norms)
+
+    init = jax.vmap(lambda _: tx.init(jnp.zeros(SIZE)), out_axes=specs, axis_name=AXIS)
+    state = init(jnp.arange(WORKERS))
+    state, (updates, means, norms) = jax.jit(lambda s: jax.lax.scan(body, s, jnp.arange(STEPS)))(
+        state
+    )
+    return {
+        'updates': np.asarray(updates, np.float64).sum(0),
+        'gradients': np.asarray(means, np.float64).sum(0),
+        'error': np.asarray(state.error.rows, np.float64)[:, 0].mean(0),
+        'gradient norms': np.sqrt(np.asarray(norms, np.float64)[..., 0]),
+        'error norms': np.sqrt(np.asarray(norms, np.float64)[..., 2]),
+    }
+
+
+@pytest.mark.parametrize('reducer', CASES)
+def test_nothing_is_lost_and_the_memory_is_bounded(reducer):
+    """sqrt(E|e|^2) <= r / (1 - r) max|g| with r = sqrt(1 - delta).
+
+    For |e'| <= r |e + g| gives |e| <= r (|e| + G) in the limit: step by step if the compressor does
+    not draw, in the mean square (Minkowski) if it does.
+    """
+    out = run(gz.error_feedback(reducer, AXIS, key=0))
+    total = np.linalg.norm(out['gradients'])
+    assert np.linalg.norm(out['updates'] + out['error'] - out['gradients']) <= 2e-6 * total
+    compressor = getattr(reducer, 'compressor', None)
+    if compressor is None:
+        return  # PowerSGD states no delta; its memory has a test of its own
+    like = jax.ShapeDtypeStruct(SIZE, jnp.float32)
+    rate = np.sqrt(1 - compressor.contractive().delta(like))
+    bound = rate / (1 - rate) * out['gradient norms'].max() if rate < 1 else np.inf
+    errors = out['error norms']
+    worst = np.sqrt((errors**2).mean(1)).max() if compressor.random else errors.max()
+    assert worst <= bound * (1 + 1e-5) + 1e-4
+
+
+def test_the_memory_of_power_sgd_does_not_grow():
+    """Each worker keeps M_w - P Q_w^T, a projection of what it wanted to send: never longer."""
+    norms = run(gz.error_feedback(gz.PowerSGD(2), AXIS))['error norms']
+    assert norms[-200:].max() <= 1.2 * norms[200:400].max()
+
+
+@pytest.mark.parametrize('name', ['gather topk', 'sum randk', 'powersgd', 'gather scaled sign'])
+def test_ef21_steps_along_the_mean_estimate(name):
+    """mean == pmean(estimate) after every step, in float32 accuracy."""
+    tx = gz.ef21(REDUCERS[name], AXIS, key=0)
+    specs = gz.state_specs(jax.eval_shape(tx.init, jnp.zeros(SIZE)), 0, None)
+
+    def worker(state, step, index):
+        update, state = tx.update(gradients(step, index), state)
+        return state, update, state.estimate.rows[0]
+
+    mapped = jax.jit(jax.vmap(worker, (specs, None, 0), (specs, None, 0), axis_name=AXIS))
+    state = jax.vmap(lambda _: tx.init(jnp.zeros(SIZE)), out_axes=specs, axis_name=AXIS)(
+        jnp.arange(WORKERS)
+    )
+    for step in range(20):
+        state, update, estimates = mapped(state, step, jnp.arange(WORKERS))
+        np.testing.assert_allclose(update, estimates.mean(0), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(state.mean, update, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('name', ['topk', 'scaled sign', 'qsgd 4 bits', 'randk'])
+def test_one_worker_loses_nothing_either(name):
+    tx = gz.error_feedback(COMPRESSORS[name], key=0)
+    gs = jax.random.normal(jax.random.key(3), (200, 50)) + 0.2
+
+    def body(state, g):
+        update, state = tx.update(g, state)
+        return state, update
+
+    state, updates = jax.lax.scan(body, tx.init(gs[0]), gs)
+    left = np.asarray(updates, np.float64).sum(0) + np.asarray(state.error, np.float64)
+    np.testing.assert_allclose(left, np.asarray(gs, np.float64).sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_decay_forgets_on_purpose():
+    """With decay below 1, what is forgotten is exactly (1 - decay) times each step's memory."""
+    tx = gz.error_feedback(gz.TopK(0.1), decay=0.5)
+    state = tx.init(jnp.zeros(10))
+    _, state = tx.update(jnp.arange(1.0, 11.0), state)
+    update, state = tx.update(jnp.zeros(10), state)
+    np.testing.assert_allclose(update, jnp.zeros(10).at[8].set(4.5))

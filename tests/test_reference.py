@@ -1,0 +1,169 @@
+"""The library against slow NumPy written from the papers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import gradzip as gz
+from gradzip.base import like_of
+from tests import reference
+from tests.arrays import vectors
+from tests.mappers import AXIS
+
+
+def decoded(compressor, x, key):
+    return np.asarray(
+        jax.jit(lambda x, key: compressor.decode(compressor.encode(x, key), like_of(x), key))(
+            x, key
+        )
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(x=vectors())
+def test_top_k(x):
+    expected = reference.top_k(x.ravel(), int(np.ceil(round(0.3 * x.size, 6)))).reshape(x.shape)
+    np.testing.assert_array_equal(decoded(gz.TopK(0.3), x, jax.random.key(0)), expected)
+
+
+@pytest.mark.parametrize(
+    'x',
+    [
+        [np.nan, 1.0, np.inf, -np.inf, 2.0],
+        [1.0, np.nan, np.nan, np.inf, -5.0],
+        [0.0, -0.0, 0.0, 0.0, 0.0],
+        [2.0, -2.0, 2.0, -2.0, 2.0],
+    ],
+)
+def test_top_k_takes_nan_first_then_infinity_and_breaks_ties_by_index(x):
+    x = np.array(x, np.float32)
+    np.testing.assert_array_equal(
+        decoded(gz.TopK(0.4), x, jax.random.key(0)), reference.top_k(x, 2)
+    )
+
+
+@pytest.mark.parametrize('levels', [1, 3, 7, 127])
+@pytest.mark.parametrize('norm', ['max', 'l2'])
+@pytest.mark.parametrize('block', [None, 8])
+def test_qsgd(levels, norm, block):
+    x = np.random.default_rng(levels).normal(size=21).astype(np.float32)
+    key, size = jax.random.key(5), block or 21
+    noise = np.asarray(jax.random.uniform(key, (-(-21 // size), size))).ravel()
+    blocks = [slice(i, min(i + size, 21)) for i in range(0, 21, size)]
+    expected = np.concatenate([reference.qsgd(x[b], levels, norm, noise[b]) for b in blocks])
+    got = decoded(gz.QSGD(levels, block, norm), x, key)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    if levels == 1 and block is None:
+        np.testing.assert_allclose(decoded(gz.Ternary(norm), x, key), expected, rtol=1e-5)
+
+
+def test_rand_k():
+    x, key = np.arange(1.0, 11.0, dtype=np.float32), jax.random.key(1)
+    got = decoded(gz.RandK(0.3), x, key)
+    assert np.count_nonzero(got) == 3
+    np.testing.assert_allclose(got, reference.rand_k(x, np.flatnonzero(got)), rtol=1e-6)
+
+
+def test_bernoulli():
+    x, key = np.arange(1.0, 41.0, dtype=np.float32), jax.random.key(1)
+    mask = np.asarray(jax.random.bernoulli(key, 0.3, (40,)))
+    got = decoded(gz.Bernoulli(0.3), x, key)
+    np.testing.assert_allclose(got, reference.bernoulli(x, mask, 0.3), rtol=1e-6)
+
+
+def test_bernoulli_never_needs_more_room_than_it_has():
+    """The stated probability is 1e-9 a draw; the exact binomial tail says so too."""
+    from scipy.stats import binom
+
+    from gradzip.compressors.bernoulli import capacity
+
+    for size in (1, 2, 10, 100, 10_000, 10_000_000):
+        for p in (1e-6, 0.01, 0.3, 0.99, 1.0):
+            room = capacity(size, p)
+            assert room <= size
+            assert binom.sf(room, size, p) < 1e-9
+
+
+def test_what_exceeds_the_room_is_lost_not_misplaced():
+    class Narrow(gz.Bernoulli):
+        def _positions(self, size, key):
+            return super()._positions(size, key)[:2]
+
+    got = decoded(Narrow(1.0), np.arange(1.0, 6.0, dtype=np.float32), jax.random.key(0))
+    np.testing.assert_array_equal(got, [1, 2, 0, 0, 0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(x=vectors())
+def test_scaled_sign(x):
+    if x.size:
+        expected = reference.scaled_sign(x.ravel()).reshape(x.shape)
+        got = decoded(gz.ScaledSign(), x, jax.random.key(0))
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-37)
+
+
+def workers_run(tx, gradients):
+    """Updates of simulated workers over (steps, workers, n), and the last state."""
+    shape = gradients.shape[2:]
+    specs = gz.state_specs(jax.eval_shape(tx.init, jnp.zeros(shape)), 0, None)
+    state = jax.vmap(lambda _: tx.init(jnp.zeros(shape)), out_axes=specs, axis_name=AXIS)(
+        jnp.arange(gradients.shape[1])
+    )
+    mapped = jax.jit(jax.vmap(tx.update, (0, specs), (None, specs), axis_name=AXIS))
+    updates = []
+    for g in gradients:
+        update, state = mapped(jnp.asarray(g, jnp.float32), state)
+        updates.append(update)
+    return np.stack(updates), state
+
+
+@pytest.mark.parametrize('decay', [1.0, 0.7])
+def test_error_feedback(decay):
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    updates, state = workers_run(gz.error_feedback(gz.TopK(0.2), AXIS, decay=decay), gs)
+    expected, errors = reference.error_feedback(gs, lambda x: reference.top_k(x, 4), decay)
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+    np.testing.assert_allclose(state.error.rows[:, 0], errors, atol=1e-5)
+
+
+def test_ef21():
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    updates, state = workers_run(gz.ef21(gz.TopK(0.2), AXIS), gs)
+    expected, estimates = reference.ef21(gs, lambda x: reference.top_k(x, 4))
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+    np.testing.assert_allclose(state.estimate.rows[:, 0], estimates, atol=1e-5)
+
+
+def test_power_sgd():
+    """Two warm steps; the basis is unique up to signs, its projection is unique."""
+    gs = np.random.default_rng(0).normal(size=(2, 3, 12, 9))
+    reducer = gz.PowerSGD(2)
+    q = np.asarray(reducer.init(jax.ShapeDtypeStruct((12, 9), jnp.float32)), np.float64)
+    updates, state = workers_run(gz.error_feedback(reducer, AXIS), gs)
+    errors = np.zeros((3, 12, 9))
+    for t in range(2):
+        mean, sent, q = reference.power_sgd(gs[t] + errors, q)
+        errors = gs[t] + errors - sent
+        np.testing.assert_allclose(updates[t], mean, atol=1e-4)
+    np.testing.assert_allclose(state.error.rows[:, 0], errors, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['zeros', 'rank one', 'nan'])
+def test_power_sgd_survives_degenerate_matrices(kind):
+    base = np.outer(np.arange(12.0), np.ones(9))
+    matrix = {'zeros': base * 0, 'rank one': base, 'nan': base * np.nan}[kind]
+    gs = np.stack([np.stack([matrix] * 2)] * 3)
+    updates, _ = workers_run(gz.error_feedback(gz.PowerSGD(3), AXIS), gs)
+    if kind == 'nan':
+        assert np.isnan(updates).all()
+    else:
+        np.testing.assert_allclose(updates[-1], matrix, atol=1e-4)
+
+
+def test_randomised_power_sgd_leaves_small_and_flat_leaves_exact():
+    tx = gz.compress(gz.PowerSGD(4))
+    tree = {'v': jnp.arange(5.0), 'small': jnp.arange(12.0).reshape(3, 4), 's': jnp.float32(2)}
+    updates, _ = tx.update(tree, tx.init(tree))
+    jax.tree.map(np.testing.assert_array_equal, updates, tree)
