@@ -1,0 +1,78 @@
+"""Every example runs: docstrings, README. The API table is the public list."""
+
+import doctest
+import importlib
+import inspect
+import os
+import pathlib
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import gradzip as gz
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / 'README.md').read_text()
+MODULES = ['gradzip'] + [m.name for m in pkgutil.walk_packages(gz.__path__, 'gradzip.')]
+PUBLIC = {
+    name: value
+    for name, value in vars(gz).items()
+    if not name.startswith('_') and (not inspect.ismodule(value) or name == 'metrics')
+}
+SECTIONS = re.compile(r'^(Args|Payload|Guarantee|Bytes|Returns|Raises|Example|Reference):', re.M)
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_docstrings_run(name):
+    module = importlib.import_module(name)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(module, optionflags=flags)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_public_names_are_documented(name):
+    value = PUBLIC[name]
+    assert value.__doc__, name
+    if inspect.isfunction(value) or (inspect.isclass(value) and not inspect.isabstract(value)):
+        if name == 'Reduced':
+            return  # made by reducers, not by users
+        assert '>>> ' in value.__doc__, f'{name} has no example'
+
+
+@pytest.mark.parametrize(
+    'name', [n for n, v in PUBLIC.items() if inspect.isclass(v) and issubclass(v, gz.Compressor)]
+)
+def test_compressors_say_what_they_send_and_promise(name):
+    if name != 'Compressor':
+        found = SECTIONS.findall(inspect.cleandoc(PUBLIC[name].__doc__))
+        assert {'Payload', 'Guarantee', 'Example'} <= set(found)
+        assert 'Reference' in found or name == 'Identity'
+
+
+@pytest.mark.parametrize('name', [n for n, v in PUBLIC.items() if inspect.isfunction(v)])
+def test_functions_document_every_argument(name):
+    function = PUBLIC[name]
+    for argument in inspect.signature(function).parameters:
+        assert re.search(rf'^ +{argument}: ', function.__doc__, re.M), argument
+
+
+def test_the_readme_lists_exactly_the_public_names():
+    table = README.split('<!-- api -->')[1].split('<!-- /api -->')[0]
+    listed = set(re.findall(r'^\| `(\w+)', table, re.M))
+    assert listed == set(PUBLIC)
+
+
+@pytest.mark.parametrize('index', range(len(re.findall(r'^```python', README, re.M))))
+def test_the_readme_runs(index):
+    code = re.findall(r'^```python\n(.*?)^```', README, re.M | re.S)[index]
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    subprocess.run([sys.executable, '-c', code], check=True, env=environment, timeout=300)
+
+
+def test_what_the_readme_shows_is_there():
+    for path in re.findall(r'\]\((?!http)([^)#]+)', README):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,89 @@
+"""Imports point down only: a reader can follow a gradient through the library one way."""
+
+import ast
+import pathlib
+
+import pytest
+
+import gradzip
+
+ROOT = pathlib.Path(gradzip.__file__).parent
+
+# A module may import from rooms further down, and, inside feedback/ and the like, siblings.
+LAYERS = [
+    ['advice', 'delay', 'feedback', 'hierarchy', 'wrappers'],
+    ['metrics', 'traffic'],
+    ['leaves'],
+    ['reducers'],
+    ['compressors'],
+    ['axes', 'kernels', 'packing'],
+    ['base'],
+    ['checks', 'theory'],
+]
+RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+FILES = sorted(p for p in ROOT.rglob('*.py') if p != ROOT / '__init__.py')
+COLLECTIVES = {
+    'psum', 'pmean', 'pmax', 'pmin', 'all_gather', 'all_to_all', 'psum_scatter', 'ppermute',
+}  # fmt: skip
+
+
+def room_of(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT).with_suffix('').parts[0]
+
+
+def imported_rooms(path: pathlib.Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'gradzip':
+            parts = node.module.split('.')[1:]
+            rooms |= {parts[0]} if parts else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            rooms |= {a.name.split('.')[1] for a in node.names if a.name.startswith('gradzip.')}
+    return rooms
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    room = room_of(path)
+    for other in imported_rooms(path):
+        assert other == room or RANK[other] > RANK[room], f'{room} imports {other}'
+
+
+def test_every_room_is_in_the_table():
+    assert {room_of(p) for p in FILES} <= set(RANK)
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_collectives_stay_in_their_rooms(path):
+    """axes lends them out; hierarchical and skip_nonfinite have one each of their own."""
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in COLLECTIVES
+    }
+    allowed = {'axes': COLLECTIVES, 'hierarchy': {'psum_scatter'}, 'wrappers': {'pmin'}}
+    assert used <= allowed.get(room_of(path), set())
+
+
+def test_compressors_never_see_an_axis():
+    for path in (ROOT / 'compressors').glob('*.py'):
+        assert 'axis_name' not in path.read_text(), path.name
+
+
+def test_nothing_private_or_deprecated_of_jax():
+    for path in FILES:
+        text = path.read_text()
+        for word in ('jax._src', 'axis_index_groups', 'jax.experimental', 'nan_to_num'):
+            assert word not in text, (path.name, word)
+
+
+def test_the_library_does_not_start_a_backend_when_imported():
+    """So that the number of devices and jax.distributed can still be set afterwards."""
+    import subprocess
+    import sys
+
+    code = (
+        'import gradzip as gz, jax; gz.error_feedback(gz.TopK(.1) >> gz.QSGD(7), key=0); '
+        "jax.config.update('jax_num_cpu_devices', 3); assert jax.device_count() == 3"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
