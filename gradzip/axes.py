@@ -83,8 +83,8 @@ def localize(params: PyTree, axis_name: AxisName) -> PyTree:
       >>> import jax, jax.numpy as jnp, gradzip as gz
       >>> def worker(w, x):
       ...   return jax.grad(lambda w: jnp.sum(w * x))(gz.localize(w, 'data'))
-      >>> jax.vmap(worker, in_axes=(None, 0), axis_name='data')(1.0, jnp.array([1.0, 2.0]))
-      Array([1., 2.], dtype=float32)
+      >>> jax.vmap(worker, in_axes=(None, 0), axis_name='data')(jnp.ones([]), jnp.arange(2.0))
+      Array([0., 1.], dtype=float32)
     """
     check_bound(axis_name)
     names = {name for name in names_of(axis_name) if tracked(name)}

@@ -73,6 +73,22 @@ def test_the_readme_runs(index):
     subprocess.run([sys.executable, '-c', code], check=True, env=environment, timeout=300)
 
 
+def test_the_readme_shows_the_sizes_that_the_script_prints():
+    from experiments.sizes import rows
+
+    shown = README.split('<!-- sizes -->')[1].split('<!-- /sizes -->')[0]
+    assert shown.strip().splitlines() == rows()
+
+
+def test_the_readme_quotes_the_results_as_they_are():
+    """The findings under the figure are lines of the results file of the same run."""
+    quoted = README.split('<!-- findings -->')[1].split('<!-- /findings -->')[0]
+    lines = re.findall(r'^> (.*)', quoted, re.M)
+    results = ' '.join((ROOT / 'experiments/results/tables.txt').read_text().split())
+    assert lines
+    assert ' '.join(lines) in results
+
+
 def test_what_the_readme_shows_is_there():
     for path in re.findall(r'\]\((?!http)([^)#]+)', README):
         assert (ROOT / path).exists(), path

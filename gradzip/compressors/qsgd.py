@@ -46,8 +46,8 @@ class QSGD(Compressor):
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
-      >>> gz.QSGD(levels=2).encode(jnp.array([2.0, -1.0, 0.0]), jax.random.key(0))
-      Quantized(codes=Array([140], dtype=uint32), scale=Array([1.], dtype=float32))
+      >>> gz.QSGD(levels=7).encode(jnp.array([2.0, -1.0, 0.0]), jax.random.key(0))
+      Quantized(codes=Array([1870], dtype=uint32), scale=Array([0.2857143], dtype=float32))
 
     Reference: Alistarh et al., arXiv 1610.02132, section 3.1; as the low-precision quantizer in
     Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573.
