@@ -29,12 +29,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 Array = jax.Array
-Key = jax.Array
+Key = chex.PRNGKey
 PyTree = Any
 Payload = Any
 State = Any
