@@ -5,6 +5,7 @@ from gradzip.base import Compressor as Compressor
 from gradzip.compressors.bernoulli import Bernoulli as Bernoulli
 from gradzip.compressors.identity import Identity as Identity
 from gradzip.compressors.qsgd import QSGD as QSGD
+from gradzip.compressors.randblock import RandBlock as RandBlock
 from gradzip.compressors.randk import RandK as RandK
 from gradzip.compressors.scaled_sign import ScaledSign as ScaledSign
 from gradzip.compressors.ternary import Ternary as Ternary
@@ -19,12 +20,14 @@ from gradzip.reducers.sum import Sum as Sum
 
 # what is done: exchanges and delays
 from gradzip.delay import Constant as Constant
+from gradzip.delay import Cyclic as Cyclic
 from gradzip.delay import Delay as Delay
 from gradzip.delay import Uniform as Uniform
 from gradzip.delay import delay as delay
 from gradzip.feedback.compress import compress as compress
 from gradzip.feedback.ef21 import ef21 as ef21
 from gradzip.feedback.error_feedback import error_feedback as error_feedback
+from gradzip.feedback.iag import iag as iag
 
 # what is done: wrappers
 from gradzip.hierarchy import hierarchical as hierarchical

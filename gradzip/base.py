@@ -254,9 +254,8 @@ class Reduced(NamedTuple):
 class Reducer(abc.ABC):
     """Averages arrays over the workers of an axis, approximately.
 
-    The leaves whose reducers compare equal come together, so that one collective can carry them
-    all.
-    Law: pmean(sent) == mean.
+    The leaves whose reducers compare equal come together, so that one collective can carry
+    them all. Law: pmean(sent) == mean.
     """
 
     random: ClassVar[bool] = False

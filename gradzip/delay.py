@@ -107,6 +107,41 @@ class Uniform(Delay):
         return jax.random.randint(key, (), 0, self.bound + 1, jnp.int32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Cyclic(Delay):
+    """Workers take turns: the gradient of worker w is new at steps w, w + n, w + 2 n, ...
+
+    Args:
+      workers: n, at least 1. Under `iag`, one of n workers sends at each step.
+
+    Raises:
+      ValueError: workers below 1.
+      TypeError: workers is not an integer.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> model, key = gz.Cyclic(3), jax.random.key(0)
+      >>> [int(model.steps(key, jnp.int32(step), jnp.int32(1))) for step in range(5)]
+      [2, 0, 1, 2, 0]
+
+    Reference: the cyclic order of incremental aggregated gradients; Khirirat, Feyzmahdavian,
+    Johansson, arXiv 1806.06573, the quantized one.
+    """
+
+    workers: int
+
+    def __post_init__(self) -> None:
+        checks.integer('Cyclic', 'workers', self.workers, 1)
+
+    @property
+    def bound(self) -> int:
+        return self.workers - 1
+
+    def steps(self, key: Key, step: Array, worker: Array) -> Array:
+        del key
+        return (step - worker) % self.workers
+
+
 class DelayState(NamedTuple):
     """`past` is each worker's own; count and key are the same on every worker."""
 

@@ -17,3 +17,10 @@ def x64():
     """Sixty-four bits for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forget_programs():
+    """Thousands of compiled programs would fill the memory."""
+    yield
+    jax.clear_caches()

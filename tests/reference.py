@@ -110,3 +110,16 @@ def drawn_delay(gradients: np.ndarray, draws: np.ndarray) -> np.ndarray:
         for w in range(gradients.shape[1]):
             out[t, w] = gradients[t - min(draws[t, w], t), w]
     return out
+
+
+def iag(gradients: np.ndarray, messages: np.ndarray, ages: np.ndarray) -> np.ndarray:
+    """Q-IAG: a table of messages, the one of worker w made at step t - age; over (steps, W, n).
+
+    `messages[s, w]` is what worker w's gradient of step s was compressed to, once.
+    """
+    steps, workers, n = gradients.shape
+    updates = np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            updates[t] += messages[t - min(ages[t, w], t), w] / workers
+    return updates

@@ -138,6 +138,7 @@ def test_payloads_are_as_small_as_described(name):
         'topk': 0.1 * 64,
         'topk all': 64,
         'randk': 0.2 * 32,
+        'randblock': 0.3 * 32,
         'bernoulli': 0.2 * 32 * 1.045,
         'qsgd 4 bits': 4 + 32 / 256,
         'qsgd 3 bits': 3 + 32 / 8,

@@ -11,7 +11,8 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 
 # A module may import from rooms further down, and, inside feedback/ and the like, siblings.
 LAYERS = [
-    ['advice', 'delay', 'feedback', 'hierarchy', 'wrappers'],
+    ['advice', 'feedback', 'hierarchy', 'wrappers'],
+    ['delay'],
     ['metrics', 'traffic'],
     ['leaves'],
     ['reducers'],

@@ -18,6 +18,7 @@ COMPRESSORS: dict[str, gz.Compressor] = {
     'topk': gz.TopK(0.1),
     'topk all': gz.TopK(1.0),
     'randk': gz.RandK(0.2),
+    'randblock': gz.RandBlock(0.3),
     'bernoulli': gz.Bernoulli(0.2),
     'qsgd 4 bits': gz.QSGD(7),
     'qsgd 3 bits': gz.QSGD(3, block=8),
@@ -41,6 +42,7 @@ CONSTANTS: dict[str, tuple[float | None, float | None]] = {
     'topk': (None, 0.1),
     'topk all': (None, 1.0),
     'randk': (4.0, None),
+    'randblock': (3.0, None),  # four blocks of 300, the last one short
     'bernoulli': (4.0, None),
     'qsgd 4 bits': (255**0.5 / 14, None),
     'qsgd 3 bits': (7 / 36, None),
@@ -117,6 +119,11 @@ TRANSFORMATIONS: dict[str, Transformation] = {
         lambda axis: optax.chain(gz.participate(2, axis, key=0), gz.compress(gz.Identity(), axis)),
         needs_axis=True,
     ),
+    'iag cyclic': Transformation(lambda axis: gz.iag(gz.QSGD(7), axis, gz.Cyclic(4), key=0)),
+    'iag uniform': Transformation(
+        lambda axis: gz.iag(gz.Bernoulli(0.5), axis, gz.Uniform(2), key=0)
+    ),
+    'delay cyclic': Transformation(lambda axis: gz.delay(gz.Cyclic(3), axis), exchanges=False),
     'every': Transformation(
         lambda axis: gz.every(
             optax.chain(gz.error_feedback(gz.TopK(0.2), axis), optax.sgd(1.0)), 3, axis

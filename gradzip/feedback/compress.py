@@ -43,8 +43,7 @@ def compress(
     Raises:
       TypeError: scheme, key or metrics is of another kind; a leaf that is not a real float.
       ValueError: a random scheme without a key; at trace time, an axis that is not mapped,
-        gradients that
-        are the same on every worker or of another tree than params.
+        gradients that are the same on every worker or of another tree than params.
 
     Example:
       >>> import jax.numpy as jnp, optax, gradzip as gz

@@ -41,8 +41,7 @@ def ef21(
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
       key: for random schemes: an int or a typed key, the same on all workers.
       metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`; here the target
-        is the
-        difference g_w - h_w and the mean is that of the news.
+        is the difference g_w - h_w and the mean is that of the news.
 
     Returns:
       A transformation. Updates keep their shapes and dtypes.
@@ -51,9 +50,8 @@ def ef21(
       TypeError: an argument of another kind; a leaf that is not a real float; a scheme that states
         neither delta nor omega.
       ValueError: a random scheme without a key; at trace time, an axis that is not mapped,
-        gradients that
-        are the same on every worker, differ between workers where there is no axis, or are of
-        another tree or shape than params.
+        gradients that are the same on every worker, differ between workers where there is no
+        axis, or are of another tree or shape than params.
 
     Example:
       >>> import jax.numpy as jnp, optax, gradzip as gz

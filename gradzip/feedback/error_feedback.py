@@ -54,9 +54,8 @@ def error_feedback(
       TypeError: an argument of another kind; a leaf that is not a real float; a scheme that states
         neither delta nor omega.
       ValueError: decay outside (0, 1]; a random scheme without a key; at trace time, an axis that
-        is
-        not mapped, gradients that are the same on every worker, differ between workers where there
-        is no axis, or are of another tree or shape than params.
+        is not mapped, gradients that are the same on every worker, differ between workers where
+        there is no axis, or are of another tree or shape than params.
 
     Example:
       >>> import jax.numpy as jnp, optax, gradzip as gz

@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from gradzip import axes
-from gradzip.base import Array, AxisName, Compressor, Key, Like, Reduced, Reducer, State, like_of
+from gradzip.base import (
+    Array,
+    AxisName,
+    Compressor,
+    Key,
+    Like,
+    Payload,
+    Reduced,
+    Reducer,
+    State,
+    like_of,
+)
 from gradzip.packing import from_buffer, to_buffer
 
 
@@ -49,25 +60,28 @@ class Gather(Reducer):
     def reduce(
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
     ) -> list[Reduced]:
-        encode, decode = self.compressor.encode, self.compressor.decode
         me, likes = axes.worker_index(axis_name), [like_of(x) for x in xs]
         mine = [jax.random.fold_in(key, me) for key in keys]
-        payloads = [encode(x, key) for x, key in zip(xs, mine, strict=True)]
-        sents = [decode(*args) for args in zip(payloads, likes, mine, strict=True)]
-        means = sents if axis_name is None else self._means(payloads, likes, keys, axis_name)
+        payloads = self.payloads(xs, mine)
+        sents = [self.compressor.decode(*args) for args in zip(payloads, likes, mine, strict=True)]
+        means = sents
+        if axis_name is not None:
+            workers = jnp.arange(axes.worker_count(axis_name))
+            everyones = axes.gather(to_buffer(payloads), axis_name)
+            fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+            means = self.means(everyones, likes, [fold(key, workers) for key in keys])
         return [Reduced(*columns) for columns in zip(means, sents, states, strict=True)]
 
-    def _means(
-        self, payloads: list, likes: list[Like], keys: list[Key], axis_name: AxisName
-    ) -> list[Array]:
-        everyones = from_buffer(
-            axes.gather(to_buffer(payloads), axis_name), jax.tree.map(like_of, payloads)
-        )
-        fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-        workers = jnp.arange(axes.worker_count(axis_name))
+    def payloads(self, xs: list[Array], keys: list[Key]) -> list[Payload]:
+        """What this worker sends, one payload an array, each with this worker's own key."""
+        return [self.compressor.encode(x, key) for x, key in zip(xs, keys, strict=True)]
+
+    def means(self, buffers: Array, likes: list[Like], keys: list[Key]) -> list[Array]:
+        """The mean of what everyone sent: buffers u32[workers, rows, 128], keys [workers] each."""
+        shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
         return [
-            self.compressor.decode_mean(payload, like, fold(key, workers))
-            for payload, like, key in zip(everyones, likes, keys, strict=True)
+            self.compressor.decode_mean(*args)
+            for args in zip(from_buffer(buffers, shapes), likes, keys, strict=True)
         ]
 
 
