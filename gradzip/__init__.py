@@ -36,8 +36,10 @@ from gradzip.wrappers import participate as participate
 from gradzip.wrappers import per_worker as per_worker
 from gradzip.wrappers import skip_nonfinite as skip_nonfinite
 
-# around a step: mappers, metrics, traffic
+# around a step: mappers, metrics, traffic, theory
+from gradzip import advice as advice
 from gradzip import metrics as metrics
+from gradzip import theory as theory
 from gradzip.axes import localize as localize
 from gradzip.axes import state_specs as state_specs
 from gradzip.base import PerWorker as PerWorker

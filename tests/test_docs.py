@@ -17,10 +17,11 @@ import gradzip as gz
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
 MODULES = ['gradzip'] + [m.name for m in pkgutil.walk_packages(gz.__path__, 'gradzip.')]
+MODULES_SHOWN = ('advice', 'metrics', 'theory')
 PUBLIC = {
     name: value
     for name, value in vars(gz).items()
-    if not name.startswith('_') and (not inspect.ismodule(value) or name == 'metrics')
+    if not name.startswith('_') and (not inspect.ismodule(value) or name in MODULES_SHOWN)
 }
 SECTIONS = re.compile(r'^(Args|Payload|Guarantee|Bytes|Returns|Raises|Example|Reference):', re.M)
 

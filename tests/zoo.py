@@ -74,7 +74,7 @@ class Transformation(NamedTuple):
 
 
 def _routed(leaf) -> gz.Compressor | gz.Reducer:
-    return gz.PowerSGD(2) if leaf.ndim == 2 else gz.TopK(0.5) if leaf.size > 4 else gz.Identity()
+    return gz.PowerSGD(2) if leaf.ndim == 2 else gz.TopK(0.5) if leaf.size > 2 else gz.Identity()
 
 
 TRANSFORMATIONS: dict[str, Transformation] = {

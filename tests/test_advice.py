@@ -1,0 +1,199 @@
+"""What `measure` says of a problem, against loops over workers, rows and coordinates."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gradzip import advice, theory
+
+N, ROWS, D = 4, 6, 5
+
+
+def example(seed=0, density=1.0, rows=ROWS):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(N, rows, D))
+    if density < 1:  # whole coordinates of a worker are zero
+        on = rng.random((N, D)) < density
+        on[np.arange(N), rng.integers(0, D, N)] = True
+        on[rng.integers(0, N, D), np.arange(D)] = True
+        x *= on[:, None]
+    y = np.sign(rng.normal(size=(N, rows)))
+    return x, y
+
+
+def hessian(kind, x, weight, lam_of, i, curvature):
+    total = np.diag([lam_of(i, j) for j in range(D)])
+    for r in range(x.shape[1]):
+        total = total + weight[i, r] * curvature * np.outer(x[i, r], x[i, r])
+    return total
+
+
+def reference(kind, x, y, lam, weight, split):
+    """L, mu and the rest, straight from section 1 of the theory: sum form first, then / n."""
+    supports = [{j for j in range(D) if np.any(x[i, :, j] != 0)} for i in range(N)]
+    touched = [sum(j in s for s in supports) for j in range(D)]
+    if not split and lam > 0:
+        supports = [set(range(D)) for _ in range(N)]
+
+    def lam_of(i, j):
+        return (N * lam / touched[j] if j in supports[i] else 0.0) if split else lam
+
+    curvature = 0.25 if kind == 'logistic' else 1.0
+    parts = [hessian(kind, x, weight, lam_of, i, curvature) for i in range(N)]
+    each = [np.linalg.eigvalsh(part)[-1] for part in parts]
+    of_f = np.linalg.eigvalsh(sum(parts))  # f = n F
+    conflict = np.array([[float(i == j or bool(supports[i] & supports[j])) for j in range(N)]
+                         for i in range(N)])  # fmt: skip
+    sigma = np.linalg.eigvalsh(conflict)[-1]
+    cov = max(sum(each[i] for i in range(N) if j in supports[i]) for j in range(D))
+    square = max(sum(each[i] ** 2 for i in range(N) if j in supports[i]) for j in range(D))
+    return {
+        'L': of_f[-1] / N,
+        'mu': lam if kind == 'logistic' else of_f[0] / N,
+        'L_max': max(each),
+        'L_mean': sum(each) / N,
+        'L_rms': math.sqrt(sum(e**2 for e in each) / N),
+        'sigma': sigma,
+        'L_cov': cov / N,
+        'L_e': min(sum(each), math.sqrt(sigma * square)) / N,
+    }
+
+
+@pytest.mark.parametrize('kind', ['logistic', 'least_squares'])
+@pytest.mark.parametrize('split', [False, True])
+@pytest.mark.parametrize('density', [1.0, 0.5, 0.2])
+def test_constants(kind, split, density):
+    for seed in range(3):
+        x, y = example(seed, density)
+        weight = np.random.default_rng(seed).random((N, ROWS))
+        problem = advice.measure(kind, x, y, 0.1, weight=weight, split=split)
+        for name, value in reference(kind, x, y, 0.1, weight, split).items():
+            np.testing.assert_allclose(getattr(problem, name), value, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize('kind', ['logistic', 'least_squares'])
+def test_the_optimum_by_a_long_descent(kind):
+    x, y = example(1)
+    start = np.arange(D) / 3.0
+    problem = advice.measure(kind, x, y, 0.05, start=start)
+
+    def gradients(w):
+        z = x @ w
+        slope = z - y if kind == 'least_squares' else -y / (1 + np.exp(y * z))
+        return np.einsum('nr,nrd->nd', slope, x) / ROWS + 0.05 * w
+
+    def value(w):
+        z = x @ w
+        losses = (z - y) ** 2 / 2 if kind == 'least_squares' else np.log1p(np.exp(-y * z))
+        return losses.mean() + 0.025 * w @ w
+
+    w = start
+    for _ in range(5000):
+        w = w - gradients(w).mean(axis=0) / problem.L
+    assert pytest.approx(np.sum((start - w) ** 2), rel=1e-10) == problem.V0
+    assert pytest.approx(value(start) - value(w), rel=1e-10) == problem.F0
+    assert pytest.approx(np.sum(gradients(w) ** 2), rel=1e-9) == problem.G
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_l_mu_and_l_max_are_attained_by_gradients(seed):
+    """Along their eigenvectors differences of gradients reach the constants, and never exceed."""
+    x, y = example(seed)
+    problem = advice.measure('least_squares', x, y, 0.1)
+    curvature = np.einsum('nri,nrj->nij', x, x) / ROWS + 0.1 * np.eye(D)
+    rng = np.random.default_rng(seed)
+    for _ in range(50):
+        u = rng.normal(size=D)
+        quotient = np.linalg.norm(curvature.mean(axis=0) @ u) / np.linalg.norm(u)
+        assert problem.mu * (1 - 1e-9) <= quotient <= problem.L * (1 + 1e-9)
+        late = np.mean([c @ (u * rng.uniform(-1, 1, D)) for c in curvature], axis=0)
+        assert problem.L_e is not None
+        assert np.linalg.norm(late) <= problem.L_e * np.linalg.norm(u) * (1 + 1e-9)
+
+
+def test_padding_counts_for_nothing():
+    x, y = example(2)
+    weight = np.full((N, ROWS), 1 / ROWS)
+    padded_x = np.concatenate([x, np.full((N, 2, D), np.nan)], axis=1)
+    padded_y = np.concatenate([y, np.full((N, 2), np.nan)], axis=1)
+    padded_weight = np.concatenate([weight, np.zeros((N, 2))], axis=1)
+    for kind in ('logistic', 'least_squares'):
+        plain = advice.measure(kind, x, y, 0.1)
+        padded = advice.measure(kind, padded_x, padded_y, 0.1, weight=padded_weight)
+        for name in vars(plain):
+            assert getattr(padded, name) == pytest.approx(getattr(plain, name), rel=1e-9), name
+
+
+def test_interpolation_has_no_heterogeneity():
+    x, _ = example(3)
+    problem = advice.measure('least_squares', x, x @ np.ones(D))
+    assert problem.G == 0
+    assert pytest.approx(D) == problem.V0
+
+
+def test_fewer_examples_than_coordinates_have_no_strong_convexity():
+    """And of the optima, the one nearest to the start counts."""
+    x, y = example(4, rows=1)  # four examples, five coordinates
+    problem = advice.measure('least_squares', x, y)
+    nearest = np.linalg.lstsq(x[:, 0], y[:, 0], rcond=None)[0]
+    assert problem.mu == 0
+    assert pytest.approx(nearest @ nearest, rel=1e-9) == problem.V0
+
+
+def test_disjoint_data_without_a_regulariser_is_the_best_case():
+    x = np.eye(4)[:, None] * np.array([1.0, 2.0, 3.0, 4.0])[:, None, None]
+    problem = advice.measure('least_squares', x, np.ones((4, 1)))
+    assert problem.sigma == 1
+    assert problem.L_max == pytest.approx(16)
+    assert pytest.approx(4) == problem.L
+    assert problem.L_cov == pytest.approx(4)
+    assert problem.L_e == pytest.approx(4)
+
+
+def test_badly_scaled_data_and_far_starts():
+    x, y = example(5, rows=40)
+    x = x * np.array([1e-2, 1.0, 1e2, 1.0, 1.0])
+    for start in (np.zeros(D), np.full(D, 30.0)):
+        problem = advice.measure('logistic', x, y, 1e-3, start=start)
+        assert problem.F0 is not None
+        assert problem.V0 is not None
+        assert 0 < problem.mu * problem.V0 / 2 <= problem.F0 <= problem.L * problem.V0 / 2
+
+
+def test_it_goes_straight_into_the_theory():
+    x, y = example(0)
+    problem = advice.measure('logistic', x, y, 0.1)
+    assert isinstance(problem, theory.Problem)
+    assert theory.q_iag(problem, 1.0, tau=3).at(10) > 0
+    assert theory.gd(problem, 0.0).iterations(1e-3) < 1000
+    assert advice.measure('logistic', x[:1], y[:1], 0.1).G == 0
+
+
+X, Y = example()
+REFUSALS = {
+    'kind': (lambda: advice.measure('svm', X, Y, 0.1), 'logistic'),
+    'no lam': (lambda: advice.measure('logistic', X, Y), 'above 0'),
+    'negative lam': (lambda: advice.measure('least_squares', X, Y, -1.0), 'at least 0'),
+    'shape x': (lambda: advice.measure('logistic', X[0], Y[0], 0.1), 'One worker is'),
+    'shape y': (lambda: advice.measure('logistic', X, Y[:, :1], 0.1), 'shape'),
+    'labels': (lambda: advice.measure('logistic', X, 0 * Y, 0.1), '1 and -1'),
+    'nan': (lambda: advice.measure('logistic', X * np.nan, Y, 0.1), 'finite'),
+    'weight shape': (lambda: advice.measure('logistic', X, Y, 0.1, weight=[1.0]), 'weight'),
+    'weight sign': (lambda: advice.measure('logistic', X, Y, 0.1, weight=-abs(Y)), 'weight'),
+    'idle': (lambda: advice.measure('logistic', X, Y, 0.1, weight=0 * Y), 'every worker'),
+    'start': (lambda: advice.measure('logistic', X, Y, 0.1, start=np.zeros(2)), 'start'),
+    'untouched': (
+        lambda: advice.measure('logistic', X * np.arange(D), Y, 0.1, split=True),
+        'coordinate 0',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', REFUSALS)
+def test_refusals(name):
+    call, message = REFUSALS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
