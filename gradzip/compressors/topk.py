@@ -11,6 +11,9 @@ from jax import lax
 
 from gradzip import checks
 from gradzip.base import Array, Compressor, Key, Like
+from gradzip.kernels import selection
+
+LARGE = 1 << 17  # up to here lax.top_k costs at most milliseconds, and compiles faster
 
 
 class Sparse(NamedTuple):
@@ -60,7 +63,10 @@ class TopK(Compressor):
                 f'{x.size} of them: split the parameter.'
             )
         flat = x.ravel()
-        _, indices = lax.top_k(jnp.abs(flat), kept(self.fraction, flat.size))
+        count = kept(self.fraction, flat.size)
+        if flat.size > LARGE:
+            return Sparse(*selection.top_k(flat, count))
+        _, indices = lax.top_k(jnp.abs(flat), count)
         return Sparse(flat[indices], indices)
 
     def decode(self, payload: Sparse, like: Like, key: Key) -> Array:

@@ -1,0 +1,1 @@
+"""Where plain jnp is not enough, one a file, with the plain form beside it."""
