@@ -63,7 +63,7 @@ def inputs(n):
 def cases(n):
     """Name to (function of g and e, its g, whether it is slow)."""
     g = jnp.asarray(np.random.default_rng(1).standard_normal(n, np.float32))
-    table = {'g + e': (lambda g, e: ((), g + e), g, False)}
+    table: dict[str, tuple] = {'g + e': (lambda g, e: ((), g + e), g, False)}
     for fraction in FRACTIONS:
         k, name = round(fraction * n), f'{100 * fraction:g} %'
         table[f'top_k {name}'] = (alone(select.top_k, k), g, False)
