@@ -1,1 +1,1 @@
-"""The main job, `python -m experiments`: compressed and late gradients on logistic regression."""
+"""The main job, `python -m experiments`, and what the figures of the README are made by."""

@@ -1,4 +1,4 @@
-"""Two-class data sets: what ships with scikit-learn and with Python itself, and LIBSVM files."""
+"""Data sets: what ships with scikit-learn and with Python itself, and LIBSVM files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics as PAGES
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.datasets import load_breast_cancer, load_digits, load_svmlight_file
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_svmlight_file
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import StandardScaler, normalize
 
+Kind = Literal['logistic', 'least_squares']
 Matrix = Any  # a NumPy array or a SciPy CSR matrix, f64[examples, features]
 
 # Below this share of non-zeros a gradient by gathers and scatters is faster than by dense products:
@@ -46,11 +47,14 @@ class Data(NamedTuple):
 
     name: str
     x: Matrix  # CSR where that pays
-    y: np.ndarray  # f64[examples], -1 or +1
+    y: np.ndarray  # f64[examples], -1 or +1; of least squares any number
+    kind: Kind = 'logistic'
 
 
 def load(name: str) -> Data:
     """The data set of this name, or the LIBSVM file at this path."""
+    if name in TARGETS:
+        return Data(name, *TARGETS[name](), kind='least_squares')
     if name in BUILT_IN:
         return _checked(name, *BUILT_IN[name]())
     return _checked(Path(name).name, *_libsvm(Path(name)))
@@ -65,6 +69,12 @@ def _digits() -> tuple[Matrix, np.ndarray]:
     """Even against odd."""
     images, digits = load_digits(return_X_y=True)
     return images / 16, digits % 2
+
+
+def _diabetes() -> tuple[Matrix, np.ndarray]:
+    """The progress of a disease within a year, in standard deviations from its mean."""
+    x, y = (np.asarray(a) for a in load_diabetes(return_X_y=True))
+    return StandardScaler().fit_transform(x), (y - np.mean(y)) / np.std(y)
 
 
 def _topics() -> tuple[Matrix, np.ndarray]:
@@ -93,7 +103,8 @@ def _paragraphs(names: tuple[str, ...], seen: set[str]) -> list[str]:
 def _libsvm(path: Path) -> tuple[Matrix, np.ndarray]:
     if not path.is_file():
         raise ValueError(
-            f'{str(path)!r} is neither a data set nor a file. Data sets are {", ".join(BUILT_IN)}; '
+            f'{str(path)!r} is neither a data set nor a file. Data sets are '
+            f'{", ".join((*BUILT_IN, *TARGETS))}; '
             'anything else must be the path of an existing file in LIBSVM format.'
         )
     try:
@@ -135,8 +146,10 @@ def _checked(name: str, features: Matrix, y: np.ndarray) -> Data:
     return Data(name, x if pays else x.toarray(), np.where(y == classes[1], 1.0, -1.0))
 
 
+# Two classes, for logistic regression; and targets, for least squares.
 BUILT_IN: dict[str, Callable[[], tuple[Matrix, np.ndarray]]] = {
     'breast_cancer': _breast_cancer,
     'digits': _digits,
     'topics': _topics,
 }
+TARGETS: dict[str, Callable[[], tuple[Matrix, np.ndarray]]] = {'diabetes': _diabetes}

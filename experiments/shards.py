@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
-from experiments.logistic import Problem
+from experiments.data import Kind
+from experiments.problems import Problem
 
 
 class Dense(NamedTuple):
@@ -17,6 +18,7 @@ class Dense(NamedTuple):
 
     a: jax.Array  # f32[workers, rows, features]
     weight: jax.Array  # f32[workers, rows], 1 / m_i or 0
+    y: jax.Array  # f32[workers, rows]
 
     def margins(self, w: jax.Array) -> jax.Array:
         return self.a @ w
@@ -32,6 +34,7 @@ class Sparse(NamedTuple):
     indices: jax.Array  # i32[workers, entries], the feature
     rows: jax.Array  # i32[workers, entries], the example, increasing
     weight: jax.Array  # f32[workers, rows], 1 / m_i or 0
+    y: jax.Array  # f32[workers, rows]
 
     def margins(self, w: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(
@@ -49,9 +52,10 @@ def shards(problem: Problem) -> Shards:
     """A problem's examples, one worker a row."""
     ends = np.cumsum(problem.sizes)
     weight = _stack([np.full(size, 1 / size) for size in problem.sizes], np.float32)
+    y = _stack(np.split(problem.y, ends[:-1]), np.float32)
     parts = [problem.a[end - size : end] for end, size in zip(ends, problem.sizes, strict=True)]
     if isinstance(problem.a, np.ndarray):
-        return Dense(_stack(parts, np.float32), weight)
+        return Dense(_stack(parts, np.float32), weight, y)
     entries = [sp.coo_matrix(part) for part in parts]
     last = weight.shape[1] - 1  # padding goes to the last row, so that rows keep increasing
     return Sparse(
@@ -59,12 +63,15 @@ def shards(problem: Problem) -> Shards:
         _stack([e.col for e in entries], np.int32),
         _stack([e.row for e in entries], np.int32, fill=last),
         weight,
+        y,
     )
 
 
-def loss(w: jax.Array, mine: Shards, lam: float) -> jax.Array:
+def loss(w: jax.Array, mine: Shards, lam: float, kind: Kind) -> jax.Array:
     """f_i of one worker, at weights of any shape."""
-    losses = jax.nn.softplus(-mine.margins(w.ravel()))
+    margins = mine.margins(w.ravel())
+    squares = kind == 'least_squares'
+    losses = (margins - mine.y) ** 2 / 2 if squares else jax.nn.softplus(-margins)
     return jnp.sum(mine.weight * losses) + lam / 2 * jnp.sum(w * w)
 
 

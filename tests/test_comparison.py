@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -13,13 +14,14 @@ import pytest
 import scipy.sparse as sp
 from typer.testing import CliRunner
 
-from experiments import data, figures, report
-from experiments.__main__ import app
-from experiments.logistic import Problem, split
-from experiments.methods import METHODS, matrix_like, message_bits, step_size
-from experiments.runs import Run
+from experiments import data
+from experiments.comparison import figures, report
+from experiments.comparison.__main__ import app
+from experiments.comparison.methods import METHODS, matrix_like, scheme_bits, step_size
+from experiments.comparison.runs import Run
+from experiments.comparison.simulate import Curve, check_devices, record_at, simulate
+from experiments.problems import Problem, split
 from experiments.shards import Dense, Sparse, loss, shards
-from experiments.simulate import Curve, check_devices, record_at, simulate
 
 TWO_CLASSES = '+1 1:0.5 3:1\n-1 2:1\n+1 1:1 2:-0.5\n-1 3:-1\n+1 2:0.25\n'
 METHOD = {method.name: method for method in METHODS}
@@ -143,11 +145,16 @@ def test_split_loses_no_example(workers: int):
     np.testing.assert_allclose(np.sum(mine.weight, axis=1), 1, rtol=1e-6)
 
 
-def test_workers_optimise_the_problem(small: Problem):
+@pytest.mark.parametrize('name', ['breast_cancer', 'diabetes'])
+def test_workers_optimise_the_problem(name: str):
     """The mean of the workers' losses and gradients is F and its gradient, uneven split and all."""
+    everything = data.load(name)
+    some = everything._replace(x=everything.x[:43], y=everything.y[:43])
+    small = split(some, workers=8, seed=0)
     w = np.random.default_rng(0).normal(size=small.features)
-    value_and_grad = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0, None))
-    values, gradients = value_and_grad(jnp.asarray(w, jnp.float32), shards(small), small.lam)
+    own = functools.partial(loss, lam=small.lam, kind=small.kind)
+    value_and_grad = jax.vmap(jax.value_and_grad(own), in_axes=(None, 0))
+    values, gradients = value_and_grad(jnp.asarray(w, jnp.float32), shards(small))
     np.testing.assert_allclose(np.mean(values), small.value(w), rtol=1e-5)
     np.testing.assert_allclose(np.mean(gradients, axis=0), small.gradient(w), atol=1e-5)
 
@@ -161,8 +168,9 @@ def test_sparse_is_dense(small: Problem):
     assert isinstance(forms[0], Dense)
     assert isinstance(forms[1], Sparse)
     w = np.random.default_rng(0).normal(size=small.features)
-    value_and_grad = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0, None))
-    in_jax = [value_and_grad(jnp.asarray(w, jnp.float32), form, 0.1) for form in forms]
+    own = functools.partial(loss, lam=0.1, kind='logistic')
+    value_and_grad = jax.vmap(jax.value_and_grad(own), in_axes=(None, 0))
+    in_jax = [value_and_grad(jnp.asarray(w, jnp.float32), form) for form in forms]
     for ours, theirs in zip(*in_jax, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     assert dense.smoothness == pytest.approx(sparse.smoothness, rel=1e-9)
@@ -171,7 +179,7 @@ def test_sparse_is_dense(small: Problem):
     np.testing.assert_allclose(dense.optimum, sparse.optimum, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', data.BUILT_IN)
+@pytest.mark.parametrize('name', [*data.BUILT_IN, *data.TARGETS])
 def test_optimum(name: str):
     """Strong convexity turns a small gradient into a proof: F - F* <= |grad F|^2 / (2 lam)."""
     problem = split(data.load(name), workers=7, seed=0)
@@ -205,7 +213,7 @@ def test_message_bits():
     like = matrix_like(64)
     assert like.shape == (8, 8)
     assert matrix_like(31).shape == (1, 31)
-    bits = {name: message_bits(method.scheme, like) for name, method in METHOD.items()}
+    bits = {name: scheme_bits(method.scheme, like) for name, method in METHOD.items()}
     assert bits['exact'] == 64 * 32
     assert bits['topk'] == bits['topk-memory'] == 7 * (32 + 32)
     assert bits['randk'] == 7 * 32
@@ -229,7 +237,7 @@ def test_mappers_agree(small: Problem, name: str):
 def test_chunks_do_not_show(small: Problem, monkeypatch: pytest.MonkeyPatch):
     """How a run is cut into compiled calls changes nothing."""
     whole = simulate(small, METHOD['randk'], 1, iterations=23, mapper='vmap', seed=0)
-    monkeypatch.setattr('experiments.simulate.CHUNK', 10)
+    monkeypatch.setattr('experiments.comparison.simulate.CHUNK', 10)
     parts = simulate(small, METHOD['randk'], 1, iterations=23, mapper='vmap', seed=0)
     np.testing.assert_array_equal(whole.iteration, parts.iteration)
     np.testing.assert_allclose(whole.gap, parts.gap, rtol=1e-5)
@@ -246,7 +254,7 @@ def test_records():
 
 def test_divergence_is_seen(small: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A run that explodes ends, and says so in the table, the sentences and the figures."""
-    monkeypatch.setattr('experiments.methods.step_size', lambda *_: 1e30)
+    monkeypatch.setattr('experiments.comparison.methods.step_size', lambda *_: 1e30)
     curve = simulate(small, METHOD['exact'], 0, iterations=20, mapper='vmap', seed=0)
     monkeypatch.undo()
     assert not np.isfinite(curve.gap[-1])

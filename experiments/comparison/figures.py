@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.methods import HYPERPARAMETERS
-from experiments.runs import TARGET, Run
+from experiments.comparison.methods import HYPERPARAMETERS
+from experiments.comparison.runs import TARGET, Run
 
 PANEL = (4.4, 3.3)  # inches
 LEGEND = 1.9  # inches below the panels

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 import gradzip as gz
-from experiments.logistic import Problem
+from experiments.message import message_bits
+from experiments.problems import Problem
 
 AXIS = 'worker'
 KEPT = 0.1  # share of entries that sparsifiers keep: 3 of 30, 7 of 64, 103 of 1024
@@ -90,18 +91,12 @@ def transformation(
     )
 
 
-def message_bits(scheme: gz.Compressor | gz.Reducer, like: jax.ShapeDtypeStruct) -> int:
-    """Bits that a worker sends in one step, counted on the arrays of its message.
-
-    `gz.payload_bytes` also counts the padding of a gathered buffer to rows of 512 bytes. So it
-    crosses a wire. Beside a million entries that is nothing, with 30 it would be all that one sees.
-    (Bernoulli's message has room for the most entries that a draw may keep, not for the average.)
-    """
+def scheme_bits(scheme: gz.Compressor | gz.Reducer, like: jax.ShapeDtypeStruct) -> int:
+    """Bits that a worker sends in one step."""
     inner = scheme.compressor if isinstance(scheme, gz.Gather) else scheme
     if isinstance(inner, gz.Reducer):  # PowerSGD: its factors are summed, and never padded
         return 8 * gz.payload_bytes(inner, like)
-    payload = jax.eval_shape(lambda x: inner.encode(x, jax.random.key(0)), like)
-    return 8 * sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(payload))
+    return message_bits(inner, like)
 
 
 def matrix_like(features: int) -> jax.ShapeDtypeStruct:

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from experiments.logistic import Problem
-from experiments.methods import HYPERPARAMETERS, step_size
-from experiments.runs import TARGET, Run, counterpart, saving
+from experiments.comparison.methods import HYPERPARAMETERS, step_size
+from experiments.comparison.runs import TARGET, Run, counterpart, saving
+from experiments.problems import Problem
 
 
 def table(problem: Problem, runs: list[Run]) -> Table:

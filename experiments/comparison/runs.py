@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import gradzip as gz
-from experiments.logistic import Problem
-from experiments.methods import Method, matrix_like, message_bits
-from experiments.simulate import Curve, Mapper, simulate
+from experiments.comparison.methods import Method, matrix_like, scheme_bits
+from experiments.comparison.simulate import Curve, Mapper, simulate
+from experiments.problems import Problem
 
 # A thousandth of the initial gap: low enough that biased schemes without a memory stall above it,
 # and high enough that most unbiased ones get there before the noise of a fixed step stops them.
@@ -83,7 +83,7 @@ def compare(
                 advance=lambda steps: progress.advance(bar, steps),
             )
             seconds = time.perf_counter() - start
-            bits = message_bits(method.scheme, like)
+            bits = scheme_bits(method.scheme, like)
             padded = 8 * gz.payload_bytes(method.scheme, like, problem.workers)
             runs.append(Run(problem, method, delay, curve, seconds, bits, padded))
         progress.update(bar, completed=len(plan) * iterations, description='done')

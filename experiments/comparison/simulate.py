@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 import gradzip as gz
-from experiments.logistic import Problem
-from experiments.methods import AXIS, Method, matrix_like, transformation
+from experiments.comparison.methods import AXIS, Method, matrix_like, transformation
+from experiments.problems import Problem
 from experiments.shards import Shards, loss, shards
 
 Mapper = Literal['vmap', 'shard_map']
@@ -89,12 +89,12 @@ def _prepare(
     tx: optax.GradientTransformation, problem: Problem, mapper: Mapper, length: int
 ) -> tuple[jax.Array, Any, Callable]:
     """The first weights and state, and `length` steps of all workers as one jitted function."""
-    lam = problem.lam
+    lam, kind = problem.lam, problem.kind
 
     def descend(w: jax.Array, state: Any, mine: Shards) -> tuple[jax.Array, Any, jax.Array]:
         def step(carry: tuple, _: None) -> tuple:
             w, state = carry
-            gradient = jax.grad(loss)(gz.localize(w, AXIS), mine, lam)
+            gradient = jax.grad(loss)(gz.localize(w, AXIS), mine, lam, kind)
             updates, state = tx.update(gradient, state, w)
             w = optax.apply_updates(w, updates)
             return (w, state), w

@@ -1,0 +1,1 @@
+"""The theorems beside runs, which is the main job: `python -m experiments`."""

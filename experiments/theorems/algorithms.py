@@ -1,0 +1,245 @@
+"""What is run: the paper's algorithms, each with the step-size of its theorem.
+
+A `Row` is one algorithm with one compressor under one delay. Its step is the longest that the
+theorem admits at its best rate; where the bound then says nothing, because its floor lies above the
+start, the longest with a floor of a twentieth of the start. Nothing is tuned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import jax
+import optax
+
+import gradzip as gz
+from gradzip import theory
+
+AXIS = 'worker'
+PROBABILITY = 0.25  # of Bernoulli: three quarters of the entries stay at home
+LEVELS = 7  # of QSGD, l2 norm: codes of four bits
+FRACTION = 0.25  # of TopK, as many entries as Bernoulli keeps on average
+BATCH = 2  # workers in a mini-batch
+SHORTER = 0.05  # the floor, as a share of the start, that replaces one above the start
+HYPERPARAMETERS = (
+    f'Bernoulli keeps an entry with probability {PROBABILITY}, TopK the largest {FRACTION:.0%}, '
+    f'QSGD has {LEVELS} levels and the l2 norm, a mini-batch {BATCH} workers. Bits are those of '
+    'the arrays that are sent; Bernoulli has room for all entries that a draw may keep.'
+)
+
+Key = jax.Array
+Like = jax.ShapeDtypeStruct
+Algorithm = Literal['gradient descent', 'mini-batch', 'distributed', 'stale', 'Q-IAG']
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """What a worker's gradient becomes."""
+
+    name: str  # on the command line and in files
+    label: str  # for people
+    compressor: gz.Compressor
+    memory: bool = False
+    shared: bool = False  # all workers draw the same
+
+    def exchange(self, axis: str | None, key: Key) -> optax.GradientTransformation:
+        """The mean over an axis of what the workers send; on one node (None) what it sends."""
+        verb = gz.error_feedback if self.memory else gz.compress
+        scheme = self.compressor if self.shared or axis is None else gz.Gather(self.compressor)
+        return verb(scheme, axis, key=key)
+
+
+NONE = Scheme('none', 'no compression', gz.Identity())
+UNBIASED = (
+    Scheme('bernoulli', 'Bernoulli', gz.Bernoulli(PROBABILITY)),
+    Scheme('ternary', 'ternary', gz.Ternary('l2')),
+    Scheme('qsgd', 'QSGD', gz.QSGD(LEVELS, block=None, norm='l2')),
+)
+SHARED = Scheme('shared', 'Bernoulli, shared mask', gz.Bernoulli(PROBABILITY), shared=True)
+TOPK = Scheme('topk', 'TopK + memory', gz.TopK(FRACTION), memory=True)
+SCHEMES = (NONE, *UNBIASED, SHARED, TOPK)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table: what runs, at which step, and what the theorem says of it."""
+
+    algorithm: Algorithm
+    scheme: Scheme
+    delay: gz.Delay
+    bound: theory.Bound | None  # None: no theorem covers it
+    step_size: float
+    shortened: bool  # the theorem's own step has a floor above the start
+    messages: float  # sent in one iteration by all workers
+    make: Callable[[Key], optax.GradientTransformation]
+
+    @property
+    def shift(self) -> int:
+        """Iterations at the start in which nothing has arrived: a constant delay's."""
+        return self.delay.bound if self.delay.cold else 0
+
+    @property
+    def random(self) -> bool:
+        """Whether seeds differ."""
+        return self.delay.random or self.scheme.compressor.random or self.algorithm == 'mini-batch'
+
+    @property
+    def title(self) -> str:
+        return ' '.join(filter(None, (self.algorithm, delay_label(self.delay))))
+
+    def bound_at(self, iteration: int) -> float:
+        """The bound on E|x - x*|^2 of the run, which starts `shift` iterations late."""
+        assert self.bound is not None
+        return self.bound.at(max(0, iteration - self.shift))
+
+    def predicted(self, accuracy: float) -> float:
+        """Iterations of the run until the bound is at most `accuracy`; infinity if never."""
+        assert self.bound is not None
+        return self.bound.iterations(accuracy) + self.shift
+
+
+def delay_label(delay: gz.Delay) -> str:
+    """In words, for the table and the figures."""
+    if delay.bound == 0:
+        return ''
+    how = {gz.Constant: 'always', gz.Uniform: 'random to', gz.Cyclic: 'in turns to'}[type(delay)]
+    return f'{how} {delay.bound}'
+
+
+def rows(problem: theory.Problem, like: Like, delays: list[int], names: list[str]) -> list[Row]:
+    """Every algorithm with every scheme that it takes; of the schemes those named."""
+    return [row for row in _all(problem, like, delays) if row.scheme.name in names]
+
+
+def _all(problem: theory.Problem, like: Like, delays: list[int]) -> Iterator[Row]:
+    for scheme in (NONE, *UNBIASED, TOPK):
+        yield _gradient_descent(problem, like, scheme)
+    for scheme in (NONE, *UNBIASED):
+        yield _minibatch(problem, like, scheme)
+    for scheme in SCHEMES:
+        yield _distributed(problem, like, scheme)
+    for tau in delays:
+        for model in (gz.Constant(tau), gz.Uniform(tau)):
+            for scheme in (NONE, *UNBIASED, TOPK):
+                yield _stale(problem, like, scheme, model)
+        for scheme in (NONE, *UNBIASED):
+            yield _q_iag(problem, like, scheme, gz.Cyclic(tau + 1))
+
+
+def _gradient_descent(problem: theory.Problem, like: Like, scheme: Scheme) -> Row:
+    """Theorem A2, with memory EF14 on one node: the data are in one place, and it compresses."""
+    one = problem.as_one()
+    if scheme.memory:
+        bound = _informative(
+            problem, lambda **at: theory.ef14(one, scheme.compressor.delta(like), **at)
+        )
+    else:
+        bound = _informative(
+            problem, lambda **at: theory.gd(one, scheme.compressor.omega(like), **at)
+        )
+
+    def before(key: Key) -> optax.GradientTransformation:
+        return optax.chain(gz.compress(gz.Identity(), AXIS), scheme.exchange(None, key))
+
+    return _row('gradient descent', scheme, gz.Constant(0), bound, before)
+
+
+def _minibatch(problem: theory.Problem, like: Like, scheme: Scheme) -> Row:
+    """Theorem B1."""
+    omega = scheme.compressor.omega(like)
+    bound = _informative(problem, lambda **at: theory.minibatch(problem, omega, BATCH, **at))
+
+    def before(key: Key) -> optax.GradientTransformation:
+        who, what = jax.random.split(key)
+        return optax.chain(gz.participate(BATCH, AXIS, key=who), scheme.exchange(AXIS, what))
+
+    return _row('mini-batch', scheme, gz.Constant(0), bound, before)
+
+
+def _distributed(problem: theory.Problem, like: Like, scheme: Scheme) -> Row:
+    """Theorem C1; with a shared mask C''; with memory EF14."""
+    compressor = scheme.compressor
+    if scheme.memory:
+        bound = _informative(
+            problem, lambda **at: theory.ef14(problem, compressor.delta(like), **at)
+        )
+    else:
+        bound = _informative(
+            problem,
+            lambda **at: theory.dcgd(problem, compressor.omega(like), shared=scheme.shared, **at),
+        )
+    return _row(
+        'distributed', scheme, gz.Constant(0), bound, lambda key: scheme.exchange(AXIS, key)
+    )
+
+
+def _stale(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay) -> Row:
+    """Theorem T1. Of a memory behind a delay no theorem speaks: the shorter of two steps."""
+
+    def before(key: Key) -> optax.GradientTransformation:
+        when, what = jax.random.split(key)
+        return optax.chain(gz.delay(model, AXIS, key=when), scheme.exchange(AXIS, what))
+
+    if scheme.memory:
+        late = theory.stale(problem, 0.0, model.bound).step_size
+        lossy = theory.ef14(problem, scheme.compressor.delta(like)).step_size
+        step = min(late, lossy)
+        return Row('stale', scheme, model, None, step, False, problem.n, _chain(before, step))
+    omega = scheme.compressor.omega(like)
+    bound = _informative(problem, lambda **at: theory.stale(problem, omega, model.bound, **at))
+    return _row('stale', scheme, model, bound, before)
+
+
+def _q_iag(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay) -> Row:
+    """Theorem T2; without compression T1, which allows any late gradients. Workers take turns."""
+    omega = scheme.compressor.omega(like)
+    messages = problem.n / (model.bound + 1)
+    if omega:
+        bound = _informative(
+            problem, lambda **at: theory.q_iag(problem, omega, model.bound, messages=messages, **at)
+        )
+    else:
+        bound = _informative(problem, lambda **at: theory.stale(problem, 0.0, model.bound, **at))
+        bound = (dataclasses.replace(bound[0], messages=messages), bound[1])
+    return _row(
+        'Q-IAG', scheme, model, bound, lambda key: gz.iag(scheme.compressor, AXIS, model, key=key)
+    )
+
+
+def _row(
+    algorithm: Algorithm,
+    scheme: Scheme,
+    model: gz.Delay,
+    found: tuple[theory.Bound, bool],
+    before: Callable[[Key], optax.GradientTransformation],
+) -> Row:
+    bound, shortened = found
+    make = _chain(before, bound.step_size)
+    return Row(algorithm, scheme, model, bound, bound.step_size, shortened, bound.messages, make)
+
+
+def _chain(
+    before: Callable[[Key], optax.GradientTransformation], step: float
+) -> Callable[[Key], optax.GradientTransformation]:
+    return lambda key: optax.chain(before(key), optax.sgd(step))
+
+
+def _informative(
+    problem: theory.Problem, theorem: Callable[..., theory.Bound]
+) -> tuple[theory.Bound, bool]:
+    """The bound at the theorem's own step, unless its floor lies above the start.
+
+    Then at the longest step with a floor of SHORTER times the start; a floor grows with the step.
+    """
+    bound, start = theorem(), problem.need('V0', 'The table')
+    assert bound.quantity == 'V'
+    if bound.floor <= start:
+        return bound, False
+    low, high = 0.0, bound.step_size
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        fits = theorem(step_size=middle).floor <= SHORTER * start
+        low, high = (middle, high) if fits else (low, middle)
+    return theorem(step_size=low), True

@@ -1,0 +1,213 @@
+"""The main job: rows of the table, runs beside their bounds, and that it notices a broken one."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import gradzip as gz
+from experiments import data
+from experiments.__main__ import app
+from experiments.problems import split
+from experiments.theorems import report
+from experiments.theorems.algorithms import SCHEMES, SHORTER, Row, delay_label, rows
+from experiments.theorems.runs import Case, Run, case_of, simulate
+from gradzip import theory
+
+NAMES = [scheme.name for scheme in SCHEMES]
+
+
+def run_cli(*arguments: str) -> tuple[int, str]:
+    """The exit code and output; an exception that is not an exit is raised."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope='module')
+def case() -> Case:
+    """Forty-three uneven examples of least squares for eight workers."""
+    everything = data.load('diabetes')
+    some = everything._replace(x=everything.x[:43], y=everything.y[:43])
+    return case_of(split(some, workers=8, seed=0, regularisation=0.2))
+
+
+@pytest.fixture(scope='module')
+def table(case: Case) -> list[Row]:
+    return rows(case.constants, case.like, [2], NAMES)
+
+
+def row_of(table: list[Row], algorithm: str, scheme: str) -> Row:
+    return next(r for r in table if r.algorithm == algorithm and r.scheme.name == scheme)
+
+
+def test_every_algorithm_has_its_rows(table: list[Row]):
+    """Five algorithms; the shared mask only where C'' holds, a memory not in Q-IAG."""
+    found = {(row.title, row.scheme.name) for row in table}
+    everything = {
+        'gradient descent': {'none', 'bernoulli', 'ternary', 'qsgd', 'topk'},
+        'mini-batch': {'none', 'bernoulli', 'ternary', 'qsgd'},
+        'distributed': {'none', 'bernoulli', 'ternary', 'qsgd', 'shared', 'topk'},
+        'stale always 2': {'none', 'bernoulli', 'ternary', 'qsgd', 'topk'},
+        'stale random to 2': {'none', 'bernoulli', 'ternary', 'qsgd', 'topk'},
+        'Q-IAG in turns to 2': {'none', 'bernoulli', 'ternary', 'qsgd'},
+    }
+    assert found == {(title, name) for title, names in everything.items() for name in names}
+    assert len(found) == len(table)
+
+
+def test_theorems(table: list[Row]):
+    """Each row's bound is that of its algorithm, and only a late memory has none."""
+    names = {
+        (row.algorithm, row.scheme.name): None if row.bound is None else row.bound.theorem[:2]
+        for row in table
+    }
+    assert names['gradient descent', 'qsgd'] == 'A2'
+    assert names['mini-batch', 'qsgd'] == 'B1'
+    assert names['distributed', 'qsgd'] == 'C1'
+    assert names['distributed', 'shared'] == "C'"
+    assert names['distributed', 'topk'] == names['gradient descent', 'topk'] == 'EF'
+    assert names['stale', 'qsgd'] == names['stale', 'none'] == 'T1'
+    assert names['Q-IAG', 'qsgd'] == 'T2'
+    assert [key for key, theorem in names.items() if theorem is None] == [('stale', 'topk')]
+
+
+def test_steps_are_the_longest_of_the_theorems(case: Case, table: list[Row]):
+    """Unless the floor is above the start; then the floor is a twentieth of it."""
+    V0 = case.constants.need('V0', 'test')
+    omega = gz.Bernoulli(0.25).omega(case.like)
+    for row in table:
+        if row.bound is not None and not row.shortened:
+            assert row.bound.floor <= V0
+    assert row_of(table, 'stale', 'bernoulli').step_size == pytest.approx(
+        theory.stale(case.constants, omega, 2).step_size
+    )
+    hard = dataclasses.replace(case.constants, G=1e3 * case.constants.need('G', 'test'))
+    row = row_of(rows(hard, case.like, [2], NAMES), 'distributed', 'bernoulli')
+    assert row.shortened
+    assert row.bound is not None
+    assert theory.dcgd(hard, omega).floor > V0
+    assert row.bound.floor == pytest.approx(SHORTER * V0, rel=1e-3)
+
+
+def test_constants_are_those_of_the_problem(case: Case):
+    """The judge that optimises and the judge that measures agree, on an uneven split."""
+    problem, constants = case.problem, case.constants
+    assert pytest.approx(problem.smoothness) == constants.L
+    assert pytest.approx(np.sum(problem.optimum**2)) == constants.V0
+    assert pytest.approx(problem.initial_gap) == constants.F0
+    assert constants.mu >= problem.lam * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ('algorithm', 'scheme'),
+    [('gradient descent', 'bernoulli'), ('stale', 'qsgd'), ('Q-IAG', 'ternary')],
+)
+def test_runs_stay_below_their_bounds(case: Case, table: list[Row], algorithm: str, scheme: str):
+    """At every iteration, in the average of seeds; and the run gets somewhere."""
+    row = row_of(table, algorithm, scheme)
+    run = Run(case, row, simulate(case, row, 150, seeds=24), bits=1, seconds=0.0)
+    assert run.distance.shape == (151, 24)
+    assert not run.exceeded
+    assert run.mean[-1] < 0.5 * run.mean[0]
+    assert len(np.unique(run.distance[-1])) == 24  # every seed is another run
+
+
+def test_a_run_is_the_iteration_on_paper(case: Case, table: list[Row]):
+    """Gradients always two steps late, uncompressed: x_{k+1} = x_k - gamma grad F(x_{k-2})."""
+    row = row_of(table, 'stale', 'none')
+    assert row.shift == 2
+    problem, w = case.problem, [np.zeros(case.problem.features)]
+    for k in range(12):
+        late = problem.gradient(w[k - 2]) if k >= 2 else 0
+        w.append(w[k] - row.step_size * late)
+    expected = [np.sum((x - problem.optimum) ** 2) for x in w]
+    found = simulate(case, row, 12, seeds=24)
+    assert found.shape == (13, 1)  # nothing is random
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
+
+
+def test_a_broken_bound_is_noticed(case: Case, table: list[Row], monkeypatch: pytest.MonkeyPatch):
+    """A step far beyond the theorem's, under the theorem's bound; and the exit code says so."""
+    row = row_of(table, 'distributed', 'bernoulli')
+    assert row.bound is not None
+    wrong = dataclasses.replace(row.bound, step_size=40 * row.step_size)
+    monkeypatch.setattr(theory, 'dcgd', lambda *_, **__: wrong)
+    row = row_of(rows(case.constants, case.like, [2], NAMES), 'distributed', 'bernoulli')
+    run = Run(case, row, simulate(case, row, 60, seeds=4), bits=1, seconds=0.0)
+    assert run.exceeded
+    assert not np.all(np.isfinite(run.mean)) or run.mean[-1] > run.mean[0]
+    assert 'BOUND EXCEEDED' in report.findings([run])[0]
+
+
+def test_predictions(case: Case, table: list[Row]):
+    """Iterations and bits of a bound, shifted where the run starts late."""
+    row = row_of(table, 'stale', 'none')
+    assert row.bound is not None
+    predicted = row.predicted(case.target)
+    assert predicted == row.bound.iterations(case.target) + 2
+    assert row.bound_at(1) == row.bound.at(0)
+    assert row.bound_at(9) == row.bound.at(7)
+    run = Run(case, row, np.full((5, 1), 1.0), bits=320, seconds=0.0)
+    assert run.bits_until(10) == 10 * 8 * 320
+    assert run.measured is None
+    assert run.looseness is None
+    late = row_of(table, 'Q-IAG', 'qsgd')
+    assert late.messages == pytest.approx(8 / 3)
+
+
+def test_labels():
+    """What is said of a delay."""
+    assert delay_label(gz.Constant(0)) == ''
+    assert delay_label(gz.Constant(4)) == 'always 4'
+    assert delay_label(gz.Uniform(4)) == 'random to 4'
+    assert delay_label(gz.Cyclic(5)) == 'in turns to 4'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--workers', '1'), 'at least 2'),
+        (('--workers', '443'), '443 workers cannot share'),
+        (('--schemes', 'none,topj'), 'topj'),
+        (('--delays', '0,4'), 'from 1'),
+        (('--data', 'nothing'), 'neither a data set nor a file'),
+    ],
+)
+def test_refused_arguments(tmp_path: Path, arguments: tuple[str, ...], message: str):
+    """What was given and what is allowed, before anything runs."""
+    code, output = run_cli('--data', 'diabetes', '--out', str(tmp_path / 'out'), *arguments)
+    assert code == 2
+    assert message in ' '.join(output.split())
+    assert not (tmp_path / 'out').exists()
+
+
+def test_command_line(tmp_path: Path):
+    """A small table with its files; the figures hold more than axes."""
+    code, output = run_cli(
+        *('--data', 'diabetes', '--schemes', 'none,topk', '--delays', '2', '--iterations', '60'),
+        *('--seeds', '3', '--out', str(tmp_path)),
+    )
+    assert code == 0, output
+    assert 'No bound was exceeded' in output
+    assert 'TopK + memory' in (tmp_path / 'tables.txt').read_text()
+    with (tmp_path / 'runs.csv').open() as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == 10
+    assert {row['exceeded'] for row in found} == {'False'}
+    first = found[0]
+    assert (first['algorithm'], first['scheme'], first['bits_per_message']) == (
+        'gradient descent', 'none', '320',
+    )  # fmt: skip
+    assert math.isclose(float(first['measured_bits']), 320 * int(first['measured_iterations']))
+    with (tmp_path / 'curves.csv').open() as file:
+        assert len(list(csv.DictReader(file))) > 10 * 20
+    for name in ('bounds_diabetes', 'predicted_measured'):
+        assert (tmp_path / f'{name}.png').stat().st_size > 10_000
+        assert (tmp_path / f'{name}.svg').stat().st_size > 10_000
