@@ -26,7 +26,7 @@ QUICK_DELAYS = '4'
 QUICK_SEEDS = 8
 QUICK_MOST = 1500
 
-WIDTH = 100  # of tables where there is no terminal to ask
+WIDTH = 112  # of tables where there is no terminal to ask
 
 app = typer.Typer(add_completion=False, rich_markup_mode='rich')
 

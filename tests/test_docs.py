@@ -81,11 +81,14 @@ def test_the_readme_shows_the_sizes_that_the_script_prints():
     assert shown.strip().splitlines() == rows()
 
 
-def test_the_readme_quotes_the_results_as_they_are():
-    """The findings under the figure are lines of the results file of the same run."""
-    quoted = README.split('<!-- findings -->')[1].split('<!-- /findings -->')[0]
+@pytest.mark.parametrize(
+    ('marker', 'folder'), [('findings', 'theorems'), ('comparison', 'comparison')]
+)
+def test_the_readme_quotes_the_results_as_they_are(marker, folder):
+    """The findings under a figure are lines of the results file of the same run."""
+    quoted = README.split(f'<!-- {marker} -->')[1].split(f'<!-- /{marker} -->')[0]
     lines = re.findall(r'^> (.*)', quoted, re.M)
-    results = ' '.join((ROOT / 'experiments/results/tables.txt').read_text().split())
+    results = ' '.join((ROOT / f'experiments/results/{folder}/tables.txt').read_text().split())
     assert lines
     assert ' '.join(lines) in results
 
