@@ -1,0 +1,1 @@
+"""What `python -m experiments.bench_compressors` is made of."""

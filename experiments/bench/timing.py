@@ -1,0 +1,63 @@
+"""Times as ratios: all cases take turns in rounds, and each is divided by the memory limit.
+
+Other work on a machine moves every time, so a ratio is formed within a round, and its median over
+rounds is what counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+WARM_UP = 2  # rounds that are not counted
+PATIENCE = 5  # rounds in which a slow case runs at all
+
+
+class Case(NamedTuple):
+    """A program with a state that it is given back: (state, *rest) -> (out, state)."""
+
+    run: Callable[..., tuple[Any, Any]]
+    state: Any
+    rest: tuple = ()
+    slow: bool = False  # so that a few rounds must do
+    temporary: int = 0  # bytes that the compiled program allocates beside in- and outputs
+
+
+def jitted(function: Callable, state: Any, *rest: Any, slow: bool = False) -> Case:
+    """Compiled, its state donated."""
+    compiled = jax.jit(function, donate_argnums=0).lower(state, *rest).compile()
+    memory = compiled.memory_analysis()
+    temporary = 0 if memory is None else memory.temp_size_in_bytes
+    return Case(compiled, state, rest, slow, temporary)
+
+
+def measure(cases: dict[str, Case], rounds: int, advance: Callable[[], None]) -> dict[str, Any]:
+    """Seconds of every case in every round: f64[rounds], fewer of a slow one."""
+    states = {name: case.state for name, case in cases.items()}
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(WARM_UP + rounds):
+        for name, case in cases.items():
+            if case.slow and turn >= WARM_UP + PATIENCE:
+                continue
+            start = time.perf_counter()
+            out, states[name] = case.run(states[name], *case.rest)
+            jax.block_until_ready((out, states[name]))
+            if turn >= WARM_UP:
+                times[name].append(time.perf_counter() - start)
+        advance()
+    return {name: np.array(found) for name, found in times.items()}
+
+
+def ratio(times: dict[str, np.ndarray], name: str, unit: str) -> float:
+    """The median over rounds of one case's time over another's."""
+    size = min(times[name].size, times[unit].size)
+    return float(np.median(times[name][:size] / times[unit][:size]))
+
+
+def total(cases: Iterable[dict[str, Case]], rounds: int) -> int:
+    """Rounds of several measurements, for a progress bar."""
+    return sum(WARM_UP + rounds for _ in cases)
