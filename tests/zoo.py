@@ -16,6 +16,7 @@ import gradzip as gz
 COMPRESSORS: dict[str, gz.Compressor] = {
     'identity': gz.Identity(),
     'topk': gz.TopK(0.1),
+    'topk plain': gz.TopK(0.1, indices='plain'),
     'topk all': gz.TopK(1.0),
     'randk': gz.RandK(0.2),
     'randblock': gz.RandBlock(0.3),
@@ -40,6 +41,7 @@ CAP = 601  # room for the values of Bernoulli(0.5) on 1000 entries
 CONSTANTS: dict[str, tuple[float | None, float | None]] = {
     'identity': (0.0, 1.0),
     'topk': (None, 0.1),
+    'topk plain': (None, 0.1),
     'topk all': (None, 1.0),
     'randk': (4.0, None),
     'randblock': (3.0, None),  # four blocks of 300, the last one short

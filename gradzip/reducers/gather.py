@@ -64,13 +64,14 @@ class Gather(Reducer):
         mine = [jax.random.fold_in(key, me) for key in keys]
         payloads = self.payloads(xs, mine)
         sents = [self.compressor.decode(*args) for args in zip(payloads, likes, mine, strict=True)]
+        losts = [self.compressor.remainder(*args) for args in zip(xs, payloads, mine, strict=True)]
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
             everyones = axes.gather(to_buffer(payloads), axis_name)
             fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
             means = self.means(everyones, likes, [fold(key, workers) for key in keys])
-        return [Reduced(*columns) for columns in zip(means, sents, states, strict=True)]
+        return [Reduced(*columns) for columns in zip(means, sents, states, losts, strict=True)]
 
     def payloads(self, xs: list[Array], keys: list[Key]) -> list[Payload]:
         """What this worker sends, one payload an array, each with this worker's own key."""
