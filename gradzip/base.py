@@ -314,6 +314,12 @@ class PerWorker:
 Scheme = Compressor | Reducer | Callable[[Like], Compressor | Reducer]
 
 
+def check_compressor(owner: str, name: str, value: Any) -> None:
+    """Refuses what is no compressor."""
+    if not isinstance(value, Compressor):
+        raise TypeError(f'{owner}({name}=...) must be a Compressor; got {value!r}.')
+
+
 def like_of(x: Any) -> Like:
     """Shape and dtype of an array, without the array."""
     return Like(x.shape, x.dtype)

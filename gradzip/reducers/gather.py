@@ -18,6 +18,7 @@ from gradzip.base import (
     Reduced,
     Reducer,
     State,
+    check_compressor,
     like_of,
 )
 from gradzip.packing import from_buffer, to_buffer
@@ -48,7 +49,7 @@ class Gather(Reducer):
     compressor: Compressor
 
     def __post_init__(self) -> None:
-        check_compressor('Gather', self.compressor)
+        check_compressor('Gather', 'compressor', self.compressor)
 
     @property
     def random(self) -> bool:
@@ -84,9 +85,3 @@ class Gather(Reducer):
             self.compressor.decode_mean(*args)
             for args in zip(from_buffer(buffers, shapes), likes, keys, strict=True)
         ]
-
-
-def check_compressor(owner: str, compressor: Compressor) -> None:
-    """Refuses what is no compressor."""
-    if not isinstance(compressor, Compressor):
-        raise TypeError(f'{owner}(compressor=...) must be a Compressor; got {compressor!r}.')
