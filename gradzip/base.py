@@ -99,6 +99,11 @@ class Compressor(abc.ABC):
             return payload._replace(values=payload.values * factor)
         raise NotImplementedError(f'{self!r} states omega, so it must define `scaled`.')
 
+    def fitted(self, x: Array, payload: Payload, key: Key) -> Payload:
+        """The payload of x, scaled to decode as near to x as a factor can bring it."""
+        decoded = self.decode(payload, like_of(x), key)
+        return self.scaled(payload, least_squares_scale(x, decoded))
+
     def contractive(self) -> Compressor:
         """The form that a memory can work with: this one if it states delta, else `Contracted`."""
         if self.delta(LARGE_LEAF) is not None:
@@ -236,8 +241,7 @@ class Contracted(Compressor):
         payload = self.inner.encode(x, key)
         if self.linear:
             return self.inner.scaled(payload, self.delta(like_of(x)))
-        decoded = self.inner.decode(payload, like_of(x), key)
-        return self.inner.scaled(payload, least_squares_scale(x, decoded))
+        return self.inner.fitted(x, payload, key)
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         return self.inner.decode(payload, like, key)

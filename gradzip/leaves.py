@@ -104,7 +104,7 @@ def exchange(
     """Reduces every leaf."""
     xs, treedef = jax.tree.flatten(tree)
     states = treedef.flatten_up_to(state.reducers)
-    keys = [jax.random.fold_in(step_key(state), i) for i in range(len(xs))]
+    keys = list(fold_each(step_key(state), len(xs)))
     out: list = [None] * len(xs)
     for reducer, members in _groups(scheme, xs, memory).items():
         xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
@@ -131,6 +131,11 @@ def step_key(state: Any) -> Key:
     """The key of this step. Where nothing draws there is none, and a placeholder goes unused."""
     key = jax.random.key(0) if state.key is None else state.key
     return jax.random.fold_in(key, state.count)
+
+
+def fold_each(key: Key, count: int) -> Key:
+    """fold_in(key, i) for every i below count, in one call: each costs time to compile."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
 
 
 def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:

@@ -7,6 +7,7 @@ uint32 words, and all payloads of a step into one buffer of (rows, 128) words, t
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -38,8 +39,10 @@ def pack(codes: Array, bits: int) -> Array:
     codes = codes.astype(jnp.uint32)
     if _planar(bits):
         groups = _padded(codes, WORD_BITS).reshape(-1, WORD_BITS)
-        planes = (groups[:, None, :] >> _iota(bits)[None, :, None]) & jnp.uint32(1)
-        return jnp.sum(planes << _iota(WORD_BITS), axis=2, dtype=jnp.uint32).ravel()
+        planes = [((groups >> jnp.uint32(b)) & jnp.uint32(1)) << _iota(32) for b in range(bits)]
+        # One reduction with an operand a plane is one pass over the codes; several are as many.
+        words = lax.reduce(planes, [jnp.uint32(0)] * bits, _add_each, (1,))
+        return jnp.stack(words, axis=1).ravel()
     per_word = WORD_BITS // bits
     groups = _padded(codes, per_word).reshape(-1, per_word)
     shifts = _iota(per_word) * jnp.uint32(bits)
@@ -49,10 +52,9 @@ def pack(codes: Array, bits: int) -> Array:
 def unpack(words: Array, bits: int, size: int) -> Array:
     """The first `size` codes in words made by `pack`: u32[size]."""
     if _planar(bits):
-        planes = words.reshape(-1, bits, 1)
-        ones = (planes >> _iota(WORD_BITS)) & jnp.uint32(1)
-        codes = jnp.sum(ones << _iota(bits)[None, :, None], axis=1, dtype=jnp.uint32)
-        return codes.ravel()[:size]
+        planes = words.reshape(-1, bits)
+        ones = [((planes[:, b, None] >> _iota(32)) & jnp.uint32(1)) << b for b in range(bits)]
+        return functools.reduce(jnp.bitwise_or, ones).ravel()[:size]
     shifts = _iota(WORD_BITS // bits) * jnp.uint32(bits)
     mask = jnp.uint32((1 << bits) - 1)
     return ((words[:, None] >> shifts) & mask).ravel()[:size]
@@ -79,6 +81,10 @@ def from_buffer(buffer: Array, like: PyTree) -> PyTree:
 
 def _planar(bits: int) -> bool:
     return WORD_BITS % bits != 0
+
+
+def _add_each(a: list[Array], b: list[Array]) -> list[Array]:
+    return [p + q for p, q in zip(a, b, strict=True)]
 
 
 def _iota(size: int) -> Array:

@@ -72,9 +72,7 @@ def qsgd(x: np.ndarray, levels: int, norm: str, noise: np.ndarray) -> np.ndarray
             continue
         scaled = levels * abs(v) / size
         low = np.floor(scaled)
-        # the library rounds v itself, floor(v + u): for negative v the draw 1 - u makes the choice
-        draw = 1 - noise[i] if v >= 0 else noise[i]
-        up = draw <= scaled - low if v >= 0 else draw < scaled - low
+        up = noise[i] < scaled - low
         out[i] = size * np.sign(v) * (low + up) / levels
     return out
 

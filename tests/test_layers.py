@@ -20,7 +20,7 @@ LAYERS = [
     ['positions'],
     ['axes', 'kernels', 'packing'],
     ['base'],
-    ['checks', 'empirical', 'theory'],
+    ['blocks', 'checks', 'empirical', 'noise', 'theory'],
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 FILES = sorted(p for p in ROOT.rglob('*.py') if p != ROOT / '__init__.py')

@@ -6,10 +6,9 @@ import dataclasses
 import math
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 
-from gradzip import checks
+from gradzip import checks, noise
 from gradzip.base import Array, Compressor, Key, Like
 from gradzip.compressors.randk import Entries
 
@@ -55,7 +54,7 @@ class Bernoulli(Compressor):
 
     def _positions(self, size: int, key: Key) -> Array:
         """The kept positions in order; `size`, which is out of bounds, where there are no more."""
-        mask = jax.random.bernoulli(key, self.probability, (size,))
+        mask = noise.uniform(key, (size,), jnp.float32) < self.probability
         room = capacity(size, self.probability)
         return jnp.nonzero(mask, size=room, fill_value=size)[0].astype(jnp.int32)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 
-from gradzip import checks
+from gradzip import blocks, checks, noise
 from gradzip.base import Array, Compressor, Key, Like
-from gradzip.packing import pack, unpack
+from gradzip.packing import pack, unpack, words_for
+
+Threshold = Callable[[Array, int], Array]
 
 
 class Quantized(NamedTuple):
@@ -64,48 +67,74 @@ class QSGD(Compressor):
             checks.integer('QSGD', 'block', self.block, 1)
         checks.one_of('QSGD', 'norm', self.norm, ('max', 'l2'))
 
-    @property
-    def bits(self) -> int:
-        """Of one code."""
-        return math.ceil(math.log2(2 * self.levels + 1))
-
-    def _block_of(self, size: int) -> int:
-        return max(1, size if self.block is None else min(self.block, size))
-
-    def _rows(self, x: Array) -> Array:
-        """The blocks, one a row, the last one padded with zeros: f[blocks, block]."""
-        block = self._block_of(x.size)
-        return jnp.pad(x.ravel(), (0, -x.size % block)).reshape(-1, block)
-
     def encode(self, x: Array, key: Key) -> Quantized:
-        rows = self._rows(x)
-        scale = norm_of(rows, self.norm) / self.levels
-        step = jnp.where(scale == 0, 1, scale)[:, None]
-        noise = jax.random.uniform(key, rows.shape, x.dtype)
-        rounded = jnp.clip(jnp.floor(rows / step + noise), -self.levels, self.levels)
-        codes = (rounded.astype(jnp.int32) + self.levels).astype(jnp.uint32)
-        return Quantized(pack(codes.ravel()[: x.size], self.bits), scale)
+        flat = blocks.wide(x)
+        block = blocks.block_of(x.size, self.block)
+        norm = blocks.largest if self.norm == 'max' else blocks.norm
+        scale = norm(flat, block) / self.levels
+
+        def round_at_random(piece: Array, start: int) -> Array:
+            return noise.uniform(key, piece.shape, piece.dtype, start)
+
+        return Quantized(quantize(flat, scale, block, self.levels, round_at_random), scale)
 
     def decode(self, payload: Quantized, like: Like, key: Key) -> Array:
         del key
-        codes = unpack(payload.codes, self.bits, like.size).astype(jnp.int32) - self.levels
-        rows = self._rows(codes).astype(like.dtype) * payload.scale[:, None]
-        return rows.ravel()[: like.size].reshape(like.shape)
+        return dequantize(payload, like, blocks.block_of(like.size, self.block), self.levels)
+
+    def fitted(self, x: Array, payload: Quantized, key: Key) -> Quantized:
+        del key
+        return fit(x, payload, blocks.block_of(x.size, self.block), self.levels)
 
     def omega(self, like: Like) -> float:
-        b, s = self._block_of(like.size), self.levels
+        b, s = blocks.block_of(like.size, self.block), self.levels
         if self.norm == 'max':
             return min((b - 1) / (4 * s**2), math.sqrt(b - 1) / (2 * s))
         return min(b / (4 * s**2), math.sqrt(b) / s)
 
     def scaled(self, payload: Quantized, factor: Array | float) -> Quantized:
-        return payload._replace(scale=payload.scale * factor)
+        return blocks.rescaled(payload, factor)
 
 
-def norm_of(rows: Array, norm: str) -> Array:
-    """The largest magnitude or the Euclidean norm of each row, safe from overflow: f[rows]."""
-    largest = jnp.max(jnp.abs(rows), axis=1, initial=0)
-    if norm == 'max':
-        return largest
-    unit = jnp.where(largest == 0, 1, largest)[:, None]
-    return largest * jnp.sqrt(jnp.sum(jnp.square(rows / unit), axis=1))
+def quantize(flat: Array, scale: Array, block: int, levels: int, threshold: Threshold) -> Array:
+    """Codes of x / scale rounded to integers in [-levels, levels], shifted by levels: u32[words].
+
+    A magnitude m goes up where m - floor(m) exceeds the threshold, so integers stay as they are.
+    """
+    per_step = blocks.reciprocal(scale)
+    bits = bits_of(levels)
+
+    def words(piece: Array, start: int) -> Array:
+        ratio = piece * blocks.per_entry(per_step, block, piece.size, start)
+        magnitude = jnp.abs(ratio)
+        low = jnp.floor(magnitude)
+        up = threshold(piece, start) < magnitude - low
+        integer = jnp.minimum(low + up.astype(low.dtype), levels)
+        signed = jnp.where(ratio < 0, -integer, integer).astype(jnp.int32) + levels
+        # What is not finite becomes any integer; it must not reach into its neighbours' bits.
+        return pack(signed.astype(jnp.uint32) & jnp.uint32((1 << bits) - 1), bits)
+
+    return blocks.in_pieces(words, flat, block)[: words_for(flat.size, bits)]
+
+
+def dequantize(payload: Quantized, like: Like, block: int, levels: int) -> Array:
+    """scale * integer."""
+    codes = unpack(payload.codes, bits_of(levels), like.size).astype(jnp.int32) - levels
+    scale = blocks.per_entry(payload.scale, block, like.size)
+    return (codes.astype(scale.dtype) * scale).astype(like.dtype).reshape(like.shape)
+
+
+def fit(x: Array, payload: Quantized, block: int, levels: int) -> Quantized:
+    """Every block with its own least-squares scale, <x, q> / <q, q> for its integers q."""
+    flat, per_step = blocks.wide(x), blocks.reciprocal(payload.scale)
+    integers = unpack(lax.optimization_barrier(payload.codes), bits_of(levels), x.size)
+    integers = (integers.astype(jnp.int32) - levels).astype(flat.dtype)
+    ratio = flat * blocks.per_entry(per_step, block, flat.size)
+    inner, energy = blocks.inner_products(ratio, integers, block)
+    factor = inner / jnp.where(energy == 0, 1, energy)
+    return payload._replace(scale=payload.scale * factor)
+
+
+def bits_of(levels: int) -> int:
+    """Of the code of an integer in [-levels, levels]."""
+    return math.ceil(math.log2(2 * levels + 1))

@@ -6,9 +6,11 @@ import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
+from gradzip import blocks
 from gradzip.base import Array, Compressor, Key, Like
-from gradzip.packing import pack, unpack
+from gradzip.packing import WORD_BITS, unpack
 
 
 class Signs(NamedTuple):
@@ -38,19 +40,41 @@ class ScaledSign(Compressor):
 
     def encode(self, x: Array, key: Key) -> Signs:
         del key
-        # The mean of |x| / max is at most 1, where a plain sum of huge entries would overflow.
-        largest = jnp.max(jnp.abs(x), initial=0)
-        unit = jnp.where(largest == 0, 1, largest)
-        scale = largest * (jnp.sum(jnp.abs(x) / unit) / max(x.size, 1))
-        return Signs(pack(jnp.signbit(x).ravel(), 1), scale)
+        flat = blocks.wide(x)
+        words, partial = blocks.in_pieces(_signs_and_means, flat, max(x.size, 1))
+        return Signs(words, _mean_of(partial, x.size))
 
     def decode(self, payload: Signs, like: Like, key: Key) -> Array:
         del key
         negative = unpack(payload.bits, 1, like.size) == 1
-        return jnp.where(negative, -payload.scale, payload.scale).reshape(like.shape)
+        entries = jnp.where(negative, -payload.scale, payload.scale)
+        return entries.astype(like.dtype).reshape(like.shape)
 
     def delta(self, like: Like) -> float:
         return 1 / max(like.size, 1)
 
     def scaled(self, payload: Signs, factor: Array | float) -> Signs:
-        return payload._replace(scale=payload.scale * factor)
+        return blocks.rescaled(payload, factor)
+
+
+def _signs_and_means(piece: Array, start: int) -> tuple[Array, Array]:
+    """A word of sign bits and a sum of |x| / 32 for every 32 entries, in one pass."""
+    del start
+    rows = piece.reshape(-1, WORD_BITS)
+    bits = jnp.signbit(rows).astype(jnp.uint32) << lax.iota(jnp.uint32, WORD_BITS)
+    zeros = jnp.uint32(0), jnp.zeros([], piece.dtype)
+    words, means = lax.reduce((bits, jnp.abs(rows) / WORD_BITS), zeros, _add_each, (1,))
+    return words, means
+
+
+def _mean_of(means: Array, size: int) -> Array:
+    """The mean of |x| over all entries: means of means, which no sum of huge entries overflows."""
+    entries = WORD_BITS  # of which a number here is the mean, counting padding
+    while means.size > 1:
+        rows = jnp.pad(means, (0, -means.size % WORD_BITS)).reshape(-1, WORD_BITS)
+        means, entries = jnp.sum(rows / WORD_BITS, axis=1), entries * WORD_BITS
+    return jnp.sum(means) * (entries / max(size, 1))
+
+
+def _add_each(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    return a[0] + b[0], a[1] + b[1]
