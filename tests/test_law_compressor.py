@@ -169,16 +169,16 @@ def test_linear_ones_decode_the_mean_of_payloads_to_the_mean(compressor):
 def test_decode_mean_is_the_mean_of_decodes(compressor):
     xs = jax.random.normal(jax.random.key(1), (5, 9, 11))
     keys = jax.random.split(jax.random.key(2), 5)
-    payloads = jax.vmap(compressor.encode)(xs, keys)
-    each = jax.vmap(lambda x, key: roundtrip(compressor, x, key))(xs, keys)
-    mean = compressor.decode_mean(payloads, like_of(xs[0]), keys)
+    payloads = jax.jit(jax.vmap(compressor.encode))(xs, keys)
+    each = jax.jit(jax.vmap(lambda x, key: roundtrip(compressor, x, key)))(xs, keys)
+    mean = jax.jit(lambda p, k: compressor.decode_mean(p, like_of(xs[0]), k))(payloads, keys)
     np.testing.assert_allclose(mean, each.mean(0), atol=2e-6)
 
 
 @pytest.mark.parametrize('compressor', CASES)
 def test_the_remainder_is_what_was_not_decoded(compressor):
     x, key = jax.random.normal(jax.random.key(1), (9, 11)), jax.random.key(2)
-    rest = compressor.remainder(x, compressor.encode(x, key), key)
+    rest = jax.jit(lambda x: compressor.remainder(x, compressor.encode(x, key), key))(x)
     assert (rest.shape, rest.dtype) == (x.shape, x.dtype)
     np.testing.assert_allclose(rest, x - roundtrip(compressor, x, key), atol=1e-6)
 
