@@ -1,4 +1,4 @@
-"""How many times a donated `g + e`, the memory limit, a selection costs; all interleaved.
+"""How many times a donated `g + e`, the memory limit, selection and memory cost; all interleaved.
 
 Other work on the machine moves every time, so only ratios within a round are formed, and the
 median over rounds is printed (with the quartiles). `python -m experiments.bench_selection [n ...]`
@@ -11,10 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import gradzip as gz
 from gradzip.kernels import selection as select
 
 FRACTIONS = (0.001, 0.01, 0.1)
 ROUNDS = {10_000_000: 15, 1_000_000: 40, 65_536: 200}
+WHOLE = 'error_feedback(TopK(0.01))'
+KEY, KEYS = jax.random.key(0), jax.random.split(jax.random.key(0), 2)
 SLOW = 5  # lax.top_k runs in the first so many rounds only
 
 
@@ -38,6 +41,45 @@ def memory_step(top_k, k):
         return (values, indices), select.remove(y, indices)
 
     return step
+
+
+def compressor_step(compressor):
+    """The same through a compressor: the payload as it is sent, the remainder left in place."""
+
+    def step(g, e):
+        y = g + e
+        payload = compressor.encode(y, KEY)
+        return payload, compressor.remainder(y, payload, KEY)
+
+    return step
+
+
+def dense_step(compressor):
+    """The remainder by subtracting a dense copy of what was sent."""
+
+    def step(g, e):
+        y = g + e
+        payload = compressor.encode(y, KEY)
+        return payload, y - compressor.decode(payload, y, KEY)
+
+    return step
+
+
+def whole_step(compressor):
+    """`error_feedback` of one worker: the last update and the memory are given up for the next."""
+    tx = gz.error_feedback(compressor)
+
+    def step(g, buffers):
+        _, e = buffers
+        update, state = tx.update(g, tx.init(g)._replace(error=e))
+        return (), (update, state.error)
+
+    return step
+
+
+def receive(compressor, like):
+    """The mean of two workers' payloads, into a buffer that is given up."""
+    return lambda payloads, e: ((), compressor.decode_mean(payloads, like, KEYS))
 
 
 def inputs(n):
@@ -70,6 +112,18 @@ def cases(n):
         table[f'memory step {name}'] = (memory_step(select.top_k, k), g, False)
         table[f'lax.top_k {name}'] = (alone(plain_top_k, k), g, n > 100_000)
         table[f'memory step, lax, {name}'] = (memory_step(plain_top_k, k), g, n > 100_000)
+        for form in ('packed', 'plain'):
+            compressor = gz.TopK(fraction, indices=form)
+            table[f'TopK, {form}, {name}'] = (compressor_step(compressor), g, False)
+            payload = jax.jit(compressor.encode)(g, KEY)
+            two = jax.tree.map(lambda a: jnp.stack([a, a]), payload)
+            table[f'decode 2, {form}, {name}'] = (receive(compressor, g), two, False)
+    table['TopK 1 %, dense sent'] = (dense_step(gz.TopK(0.01)), g, False)
+    table['TopK >> QSGD 1 %'] = (compressor_step(gz.TopK(0.01) >> gz.QSGD(7)), g, False)
+    table['BlockTopK(10, 1024)'] = (compressor_step(gz.BlockTopK(10, 1024)), g, False)
+    table['Threshold(0.5, 0.02)'] = (compressor_step(gz.Threshold(0.5, 0.02)), g, False)
+    table['Energy(0.1, 0.02)'] = (compressor_step(gz.Energy(0.1, 0.02)), g, False)
+    table[WHOLE] = (whole_step(gz.TopK(0.01)), g, False)
     for name, x in inputs(n).items():
         table[f'top_k 1 %, {name}'] = (alone(select.top_k, n // 100), jnp.asarray(x), False)
     return table
@@ -80,7 +134,9 @@ def measure(n):
     table, runs, state, times, temporary = cases(n), {}, {}, {}, {}
     for name, (function, g, _) in table.items():
         e = jnp.full(n, 0.1, jnp.float32)
-        runs[name] = jax.jit(function, donate_argnums=1).lower(g, e).compile()
+        e = (jnp.zeros(n), e) if name == WHOLE else e
+        jitted = jax.jit(function, donate_argnums=1, keep_unused=True)
+        runs[name] = jitted.lower(g, e).compile()
         temporary[name] = runs[name].memory_analysis().temp_size_in_bytes / 2**20
         state[name], times[name] = e, []
     for turn in range(ROUNDS.get(n, 20) + 1):

@@ -15,6 +15,10 @@ ENTRIES = 1_000_000  # large enough that padding to 512 bytes does not show
 SCHEMES = {
     'Identity()': gz.Identity(),
     'TopK(0.01)': gz.TopK(0.01),
+    "TopK(0.01, indices='plain')": gz.TopK(0.01, indices='plain'),
+    'BlockTopK(10, block=1024)': gz.BlockTopK(10, block=1024),
+    'Threshold(0.5, capacity=0.01)': gz.Threshold(0.5, capacity=0.01),
+    'Energy(0.1, capacity=0.02)': gz.Energy(0.1, capacity=0.02),
     'RandK(0.01)': gz.RandK(0.01),
     'Bernoulli(0.01)': gz.Bernoulli(0.01),
     'QSGD(levels=7)': gz.QSGD(levels=7),
@@ -22,6 +26,8 @@ SCHEMES = {
     "Ternary('max')": gz.Ternary('max'),
     'ScaledSign()': gz.ScaledSign(),
     'TopK(0.01) >> QSGD(levels=7)': gz.TopK(0.01) >> gz.QSGD(levels=7),
+    'DCT(BlockTopK(4, 64), 64)': gz.DCT(gz.BlockTopK(4, 64), 64),
+    'Induced(TopK(0.01), QSGD(levels=7))': gz.Induced(gz.TopK(0.01), gz.QSGD(levels=7)),
     'PowerSGD(rank=4)': gz.PowerSGD(rank=4),
 }
 

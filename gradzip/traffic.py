@@ -49,7 +49,7 @@ def payload_bytes(scheme: Scheme, params: PyTree, workers: int = 2) -> int:
       >>> import jax.numpy as jnp, gradzip as gz
       >>> params = jnp.zeros(100_000)
       >>> gz.payload_bytes(gz.Identity(), params), gz.payload_bytes(gz.TopK(0.01), params)
-      (400000, 8192)
+      (400000, 5120)
     """
     axis = 'workers'
     likes = jax.tree.map(memory_like, params)

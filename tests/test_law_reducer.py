@@ -19,20 +19,31 @@ def arrays(workers: int) -> list[jax.Array]:
 
 
 def reduce(reducer, xs, axis_name):
+    out = reduced(reducer, xs, axis_name)
+    return [r.mean for r in out], [r.sent for r in out], [r.state for r in out]
+
+
+def reduced(reducer, xs, axis_name):
     states = [reducer.init(like_of(x)) for x in xs]
     keys = [jax.random.fold_in(jax.random.key(1), i) for i in range(len(xs))]
-    out = reducer.reduce(xs, states, keys, axis_name)
-    return [r.mean for r in out], [r.sent for r in out], [r.state for r in out]
+    return reducer.reduce(xs, states, keys, axis_name)
 
 
 @pytest.mark.parametrize('reducer', CASES)
 def test_the_mean_is_the_mean_of_what_was_sent(reducer):
-    mapped = jax.vmap(
-        lambda xs: reduce(reducer, xs, AXIS), out_axes=(None, 0, None), axis_name=AXIS
-    )
-    means, sents, _ = jax.jit(mapped)(arrays(3))
+    def worker(xs):
+        out = reduced(reducer, xs, AXIS)
+        lost = [r.lost for r in out if r.lost is not None]
+        return [r.mean for r in out], [r.sent for r in out], lost
+
+    xs = arrays(3)
+    mapped = jax.vmap(worker, out_axes=(None, 0, 0), axis_name=AXIS)
+    means, sents, losts = jax.jit(mapped)(xs)
     for mean, sent in zip(means, sents, strict=True):
         np.testing.assert_allclose(mean, sent.mean(0), rtol=2e-6, atol=2e-6)
+    if losts:  # a reducer that has what was lost for less than a subtraction
+        for x, sent, lost in zip(xs, sents, losts, strict=True):
+            np.testing.assert_allclose(lost, x - sent, atol=2e-6)
 
 
 @pytest.mark.parametrize('reducer', CASES)

@@ -35,7 +35,8 @@ class Method:
         return 'biased, no memory' if _omega(self.scheme, matrix_like(64)) is None else 'unbiased'
 
 
-TOPK, SIGN, POWER = gz.TopK(KEPT), gz.ScaledSign(), gz.PowerSGD(RANK)
+# As the papers count: 32 bits for an index. Packed ones take fewer.
+TOPK, SIGN, POWER = gz.TopK(KEPT, indices='plain'), gz.ScaledSign(), gz.PowerSGD(RANK)
 TOPK_QSGD = TOPK >> gz.QSGD(LEVELS)
 METHODS = (
     Method('exact', 'exact', gz.Identity()),

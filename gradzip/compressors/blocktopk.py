@@ -78,7 +78,7 @@ class BlockTopK(Compressor):
         del key
         sparse.check_size(self, x)
         flat, whole = x.ravel(), x.size // self.block * self.block
-        offsets = rows.top_k(flat[:whole].reshape(-1, self.block), self.k).ravel()
+        offsets = rows.top_k(flat, self.block, self.k).ravel()
         if tail := x.size - whole:
             _, last = sparse.largest(flat[whole:], min(self.k, tail))
             offsets = jnp.concatenate([offsets, last])

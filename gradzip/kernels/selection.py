@@ -100,10 +100,7 @@ def _select_in_word(word: Array, rank: Array) -> Array:
 
 
 def _sorted_top_k(x: Array, k: int) -> tuple[Array, Array]:
-    u = magnitude(x)
-    as_float = jnp.float64 if u.dtype == jnp.int64 else jnp.float32
-    # XLA has a fast top-k for floats only; the same bits are in the same order.
-    _, indices = lax.top_k(lax.bitcast_convert_type(u, as_float), k)
+    _, indices = lax.top_k(sortable(magnitude(x)), k)
     return _read(x, lax.sort(indices))
 
 
@@ -221,6 +218,11 @@ def magnitude(x: Array) -> Array:
     u = lax.bitcast_convert_type(x, f'int{width}') & np.array((1 << width - 1) - 1, f'int{width}')
     u = jnp.minimum(u, np.array(infinity + 1, f'int{width}'))
     return u if width >= 32 else u.astype(jnp.int32) << (32 - width)
+
+
+def sortable(u: Array) -> Array:
+    """Magnitudes as floats of the same bits and order: XLA has a fast top-k for floats only."""
+    return lax.bitcast_convert_type(u, jnp.float64 if u.dtype == jnp.int64 else jnp.float32)
 
 
 def _mask_words(x: Array, *tests: Test) -> list[Array]:
