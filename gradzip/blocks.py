@@ -1,8 +1,9 @@
 """A leaf in blocks of consecutive entries: a few numbers a block, a code an entry.
 
-Quantizers share this. Two rules keep them near the speed of memory on a CPU, where the shapes decide
-which loops XLA makes: reductions run over a minor axis of 32 entries, and an array of any size is cut
-into its whole part and a small padded rest, rather than padded as a whole. All arrays here are flat.
+Quantizers share this. Two rules keep them near the speed of memory on a CPU, where the shapes
+decide which loops XLA makes: reductions run over a minor axis of 32 entries, and an array of any
+size is cut into its whole part and a small padded rest, rather than padded as a whole. All arrays
+here are flat.
 """
 
 from __future__ import annotations
@@ -83,6 +84,13 @@ def largest(flat: Array, block: int) -> Array:
     return _reduce(magnitude, _larger, flat, block)
 
 
+def totals(per_word: Array, size: int, block: int) -> Array:
+    """Sums over blocks of numbers that each are of 32 entries: f[blocks]."""
+    if block >= size:
+        return jnp.sum(per_word)[None][:size]
+    return jnp.sum(per_word.reshape(-1, block // WORD_BITS), axis=1)[: -(-size // block)]
+
+
 def norm(flat: Array, block: int) -> Array:
     """The Euclidean norm of every block, safe from overflow: f[blocks]."""
     unit = largest(flat, block)
@@ -122,9 +130,7 @@ def reciprocal(scale: Array) -> Array:
     return jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
 
 
-def _reduce(
-    of: Callable[[Array, int], Array], combine: Combine, flat: Array, block: int
-) -> Array:
+def _reduce(of: Callable[[Array, int], Array], combine: Combine, flat: Array, block: int) -> Array:
     """The reduction of what `of` makes of every block's entries; padding counts as zeros."""
     zero = jnp.zeros([], flat.dtype)
     rows = _rows(flat.size, block)

@@ -39,7 +39,7 @@ class Bernoulli(Compressor):
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
       >>> gz.Bernoulli(0.5).encode(jnp.array([1.0, 2.0, 3.0, 4.0]), jax.random.key(1))
-      Entries(values=Array([2., 6., 8., 0.], dtype=float32))
+      Entries(values=Array([6., 8., 0., 0.], dtype=float32))
 
     Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient sparsifier.
     """
