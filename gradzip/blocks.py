@@ -140,6 +140,8 @@ def _reduce(of: Callable[[Array, int], Array], combine: Combine, flat: Array, bl
 
     partial = in_pieces(of_rows, flat, block)
     if block >= flat.size:
+        # Two reductions would be made one again, over all entries, of stored magnitudes.
+        partial = lax.optimization_barrier(partial)
         return lax.reduce(partial, zero, combine, (0,)).reshape(1)[: flat.size]
     blocks = lax.reduce(partial.reshape(-1, block // rows), zero, combine, (1,))
     return blocks[: -(-flat.size // block)]

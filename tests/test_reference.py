@@ -60,6 +60,40 @@ def test_qsgd(levels, norm, block):
         np.testing.assert_allclose(decoded(gz.Ternary(norm), x, key), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize('size', [1 << 17, (1 << 17) + 77])
+def test_large_leaves_in_two_pieces(size):
+    """The whole part and the rest meet where they should: codes, scales, draws and signs."""
+    x, key = np.random.default_rng(0).normal(size=size).astype(np.float32), jax.random.key(5)
+    rows = np.pad(x, (0, -size % 256)).reshape(-1, 256)
+    scale = np.repeat(np.abs(rows).max(1) / 7, 256)[:size]
+    draws = np.asarray(noise.uniform(key, (size,), jnp.float32))
+    low = np.floor(np.abs(x) / scale)
+    close = np.abs(np.abs(x) / scale - low - draws) < 1e-5
+    expected = np.sign(x) * (low + (draws < np.abs(x) / scale - low)) * scale
+    got = decoded(gz.QSGD(7), x, key)
+    np.testing.assert_allclose(got[~close], expected[~close], rtol=1e-5, atol=1e-6)
+    got = decoded(gz.ScaledSign(), x, key)
+    np.testing.assert_allclose(got, np.sign(x) * np.abs(x.astype(np.float64)).mean(), rtol=1e-6)
+    powers = np.asarray(noise.bits(key, (size,)) >> 9) / 2.0**23
+    expected = reference.natural(x[-100:], powers[-100:])
+    np.testing.assert_array_equal(decoded(gz.Natural(), x, key)[-100:], expected)
+
+
+@pytest.mark.parametrize('scheme', [gz.QSGD(7), gz.Int(4), gz.ScaledSign(), gz.OneBit()], ids=repr)
+@pytest.mark.parametrize('size', [10_000_000, 9_999_999])
+def test_a_step_of_memory_stores_no_copy_of_a_large_leaf(scheme, size):
+    """Above 32 MiB a temporary is new memory in every step, which costs as much as many passes."""
+    tx = gz.error_feedback(scheme, key=0)
+    leaf = jax.ShapeDtypeStruct((size,), jnp.float32)
+
+    def step(params, state, gradient):
+        update, state = tx.update(gradient, state, params)
+        return params - 0.1 * update, state
+
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(leaf, jax.eval_shape(tx.init, leaf), leaf)
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 32 << 20
+
+
 def test_rand_k():
     x, key = np.arange(1.0, 11.0, dtype=np.float32), jax.random.key(1)
     got = decoded(gz.RandK(0.3), x, key)

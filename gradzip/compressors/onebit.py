@@ -36,8 +36,8 @@ class OneBit(Compressor):
 
     Guarantee: contractive with delta >= |v|_1^2 / (b |v|_2^2) in blocks of b entries: 1 / b at
       worst (one non-zero entry), and 2 / pi for Gaussian entries, as for `ScaledSign`; more where
-      the signs differ in frequency or size. Biased: use it under `error_feedback` or `ef21`. What is
-      not finite makes a mean of its block not finite.
+      the signs differ in frequency or size. Biased: use it under `error_feedback` or `ef21`. What
+      is not finite makes a mean of its block not finite.
 
     Raises:
       ValueError: block is not positive, or not a multiple of 32.

@@ -124,9 +124,12 @@ def dequantize(payload: Quantized, like: Like, block: int, levels: int) -> Array
 
 def fit(x: Array, payload: Quantized, block: int, levels: int) -> Quantized:
     """Every block with its own least-squares scale, <x, q> / <q, q> for its integers q."""
-    flat, per_step = blocks.wide(x), blocks.reciprocal(payload.scale)
-    integers = unpack(lax.optimization_barrier(payload.codes), bits_of(levels), x.size)
-    integers = (integers.astype(jnp.int32) - levels).astype(flat.dtype)
+    flat = blocks.wide(x)
+    # Behind the barrier nothing looks like what encode computed: shared, it would be stored.
+    codes, scale = lax.optimization_barrier(payload)
+    per_step = blocks.reciprocal(scale)
+    integers = unpack(codes, bits_of(levels), x.size).astype(jnp.int32) - levels
+    integers = integers.astype(flat.dtype)
     ratio = flat * blocks.per_entry(per_step, block, flat.size)
     inner, energy = blocks.inner_products(ratio, integers, block)
     factor = inner / jnp.where(energy == 0, 1, energy)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from gradzip import noise
-from gradzip.base import Array, Compressor, Key, Like, Payload
+from gradzip.base import Array, Compressor, Key, Like, Payload, like_of
 from gradzip.packing import WORD_BITS, unpack
 
 BLOCK = 1 << 14  # entries that are rotated together: two products with matrices of 128 x 128
@@ -95,7 +95,7 @@ def rotated_like(like: Like) -> Like:
 
 def rotate(x: Array, key: Key) -> Array:
     """R x, flat and padded."""
-    like = rotated_like(x)
+    like = rotated_like(like_of(x))
     flat = jnp.pad(x.ravel().astype(like.dtype), (0, like.size - x.size))
     return _hadamard(flat * _signs(key, like), block_for(x.size))
 

@@ -11,9 +11,8 @@ from jax import lax
 
 from gradzip import blocks, checks, noise
 from gradzip.base import Array, Compressor, Key, Like
-from gradzip.compressors.bernoulli import OVERFLOW
+from gradzip.compressors.bernoulli import OVERFLOW, first_set
 from gradzip.compressors.topk import Sparse, kept
-from gradzip.kernels import selection
 from gradzip.packing import pack
 
 
@@ -116,14 +115,6 @@ def room_for(size: int, expected: int) -> int:
     return low
 
 
-def first_set(words: Array, count: int) -> tuple[Array, Array]:
-    """Positions of the first `count` set bits, i32[count], and which of them there are."""
-    if not (words.size and count):
-        return jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
-    ones = jnp.sum(lax.population_count(words).astype(jnp.int32), dtype=jnp.int32)
-    return selection.select(words, count), lax.iota(jnp.int32, count) < ones
-
-
 def _threshold(flat: Array, expected: int) -> Array:
     """t with sum min(1, |v_i| / t) = T, from above.
 
@@ -141,9 +132,12 @@ def _threshold(flat: Array, expected: int) -> Array:
         def sums(piece: Array, start: int) -> tuple[Array, Array]:
             index = start + lax.iota(jnp.int32, piece.size)
             magnitude = jnp.abs(piece) * per_unit
-            under = ((magnitude <= t) & (index < flat.size)).reshape(-1, blocks.WORD_BITS)
-            magnitude = jnp.where(under, magnitude.reshape(under.shape), 0)
-            return jnp.sum(magnitude, axis=1), jnp.sum(under, axis=1, dtype=jnp.int32)
+            under = (magnitude <= t) & (index < flat.size)
+            columns = jnp.where(under, magnitude, 0), under.astype(jnp.int32)
+            rows = tuple(column.reshape(-1, blocks.WORD_BITS) for column in columns)
+            zeros = jnp.zeros([], piece.dtype), jnp.int32(0)
+            total, count = lax.reduce(rows, zeros, _add_each, (1,))  # in one pass
+            return total, count
 
         total, count = blocks.in_pieces(sums, flat, max(flat.size, 1))
         return jnp.sum(total), jnp.sum(count, dtype=jnp.int32)
@@ -160,3 +154,7 @@ def _threshold(flat: Array, expected: int) -> Array:
     count = jnp.full([], flat.size + 1, jnp.int32) + (0 * per_unit).astype(jnp.int32)
     t, _, _ = lax.while_loop(lambda carry: carry[2], lower, (start, count, count > 0))
     return jnp.where(jnp.isfinite(t), t * unit, 0)
+
+
+def _add_each(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    return a[0] + b[0], a[1] + b[1]
