@@ -4,17 +4,24 @@
 from gradzip.base import Compressor as Compressor
 from gradzip.compressors.bernoulli import Bernoulli as Bernoulli
 from gradzip.compressors.blocktopk import BlockTopK as BlockTopK
+from gradzip.compressors.cast import Cast as Cast
 from gradzip.compressors.dct import DCT as DCT
+from gradzip.compressors.eden import EDEN as EDEN
 from gradzip.compressors.energy import Energy as Energy
 from gradzip.compressors.identity import Identity as Identity
 from gradzip.compressors.induced import Induced as Induced
+from gradzip.compressors.integer import Int as Int
+from gradzip.compressors.natural import Natural as Natural
+from gradzip.compressors.onebit import OneBit as OneBit
 from gradzip.compressors.qsgd import QSGD as QSGD
 from gradzip.compressors.randblock import RandBlock as RandBlock
 from gradzip.compressors.randk import RandK as RandK
+from gradzip.compressors.rotated import Rotated as Rotated
 from gradzip.compressors.scaled_sign import ScaledSign as ScaledSign
 from gradzip.compressors.ternary import Ternary as Ternary
 from gradzip.compressors.threshold import Threshold as Threshold
 from gradzip.compressors.topk import TopK as TopK
+from gradzip.compressors.weighted import WeightedBernoulli as WeightedBernoulli
 
 # what is chosen: reducers
 from gradzip.base import Reduced as Reduced

@@ -1,8 +1,9 @@
 """A leaf in blocks of consecutive entries: a few numbers a block, a code an entry.
 
-Quantizers share this. Two rules keep them near the speed of memory on a CPU, where the shapes decide
-which loops XLA makes: reductions run over a minor axis of 32 entries, and an array of any size is cut
-into its whole part and a small padded rest, rather than padded as a whole. All arrays here are flat.
+Quantizers share this. Two rules keep them near the speed of memory on a CPU, where the shapes
+decide which loops XLA makes: reductions run over a minor axis of 32 entries, and an array of any
+size is cut into its whole part and a small padded rest, rather than padded as a whole. All arrays
+here are flat.
 """
 
 from __future__ import annotations
@@ -83,6 +84,13 @@ def largest(flat: Array, block: int) -> Array:
     return _reduce(magnitude, _larger, flat, block)
 
 
+def totals(per_word: Array, size: int, block: int) -> Array:
+    """Sums over blocks of numbers that each are of 32 entries: f[blocks]."""
+    if block >= size:
+        return jnp.sum(per_word)[None][:size]
+    return jnp.sum(per_word.reshape(-1, block // WORD_BITS), axis=1)[: -(-size // block)]
+
+
 def norm(flat: Array, block: int) -> Array:
     """The Euclidean norm of every block, safe from overflow: f[blocks]."""
     unit = largest(flat, block)
@@ -132,6 +140,8 @@ def _reduce(of: Callable[[Array, int], Array], combine: Combine, flat: Array, bl
 
     partial = in_pieces(of_rows, flat, block)
     if block >= flat.size:
+        # Two reductions would be made one again, over all entries, of stored magnitudes.
+        partial = lax.optimization_barrier(partial)
         return lax.reduce(partial, zero, combine, (0,)).reshape(1)[: flat.size]
     blocks = lax.reduce(partial.reshape(-1, block // rows), zero, combine, (1,))
     return blocks[: -(-flat.size // block)]

@@ -1,19 +1,19 @@
 """Random bits at the speed of memory, from a key and a counter.
 
-Drawing ten million uniforms with JAX's own generator, threefry, costs as much as tens of passes over
-memory, and its long chains of rounds dominate the time to compile a tree of many leaves. Stochastic
-rounding needs less: numbers that are uniform, and independent across entries, steps, leaves and
-workers. Here entry i of the stream of a key is a hash of i,
+Drawing ten million uniforms with JAX's own generator, threefry, costs as much as tens of passes
+over memory, and its long chains of rounds dominate the time to compile a tree of many leaves.
+Stochastic rounding needs less: numbers that are uniform, and independent across entries, steps,
+leaves and workers. Here entry i of the stream of a key is a hash of i,
 
     h(i) = m(m(i ^ s) ^ t)
 
 with m a mixer of 32 bits in which every bit of the input flips every bit of the output with
 probability close to 1/2, and s, t two words of the key. Keys themselves are still derived by
-`fold_in`, so all that is drawn can be drawn again. It is no cipher: whoever sees many outputs can find
-the key.
+`fold_in`, so all that is drawn can be drawn again. It is no cipher: whoever sees many outputs can
+find the key.
 
-Reference: the mixer is lowbias32 of Chris Wellons' hash prospector (nullprogram.com/blog/2018/07/31);
-counters in place of a state are those of Salmon et al., SC 2011.
+Reference: the mixer is lowbias32 of Chris Wellons' hash prospector
+(nullprogram.com/blog/2018/07/31); counters in place of a state are those of Salmon et al., SC 2011.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from jax import lax
 
 Array = jax.Array
 
+ROUNDS = 6
 DIGITS = {'bfloat16': 8, 'float16': 11, 'float32': 24, 'float64': 32}
 
 
@@ -75,9 +76,59 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: Any, start: int = 0) -> A
     return words.astype(dtype) * jnp.asarray(2.0**-digits, dtype)
 
 
+def positions(key: Array, size: int, count: int) -> Array:
+    """`count` distinct random positions below `size`, in random order: i32[count].
+
+    Each position is among them with probability count / size, exactly: the last step turns all of
+    them by one uniform draw. What remains, how they lie to one another, is left to a keyed
+    permutation of the cells of a table with at least `size` cells, by rounds of Feistel: the row
+    moves by a hash of the column, then the column by a hash of the row. Only `count` cells are ever
+    looked at. One that is no position is permuted again, until it is: still a permutation.
+
+    Args:
+      key: one typed key.
+      size: below 2**31.
+      count: at most `size`.
+    """
+    rows = max(1, math.isqrt(size))
+    columns = max(1, -(-size // rows))  # like rows below 2**16
+    round_key = bits(key, (ROUNDS,))
+
+    def permute(cell: Array) -> Array:
+        row, column = cell // columns, cell % columns
+        for i in range(0, ROUNDS, 2):
+            row = _moved(row, column, round_key[i], rows)
+            column = _moved(column, row, round_key[i + 1], columns)
+        return row * columns + column
+
+    def is_none(cell: Array) -> Array:
+        return cell >= size
+
+    cells = permute(lax.iota(jnp.uint32, count))
+    cells = lax.while_loop(
+        lambda cells: jnp.any(is_none(cells)),
+        lambda cells: jnp.where(is_none(cells), permute(cells), cells),
+        cells,
+    )
+    turn = jax.random.randint(key, (), 0, max(size, 1), jnp.int32).astype(jnp.uint32)
+    return _add_modulo(cells, turn, size).astype(jnp.int32)
+
+
+def _moved(here: Array, other: Array, key: Array, limit: int) -> Array:
+    """One coordinate, moved by a hash of the other; both below at most 2**16."""
+    word = _mix(_mix(other) ^ key)
+    return _add_modulo(here, ((word >> 16) * jnp.uint32(limit)) >> 16, limit)
+
+
+def _add_modulo(a: Array, b: Array, limit: int) -> Array:
+    return jnp.where(a + b >= limit, a + b - limit, a + b)
+
+
 def _seeds(key: Array) -> tuple[Array, Array]:
-    """Two words of a key. The last word enters behind a mixer as it is; those before are mixed:
-    where only they differ, one stream would else be the other in a nearby order.
+    """Two words of a key.
+
+    The last word enters behind a mixer as it is; those before are mixed here: where only they
+    differ, one stream would else be the other in a nearby order.
     """
     *others, second = jax.random.key_data(key).reshape(-1)
     first = jnp.uint32(0x9E3779B9)

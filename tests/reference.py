@@ -83,6 +83,54 @@ def scaled_sign(x: np.ndarray) -> np.ndarray:
     return np.array([-scale if np.signbit(v) else scale for v in x], x.dtype)
 
 
+def natural(x: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Horvath et al., arXiv 1905.10988, definition 1: (1 + m) 2^e goes up with probability m."""
+    out = np.zeros_like(x)
+    for i, v in enumerate(x):
+        if v != 0:
+            half, e = np.frexp(abs(v))  # v = half 2^e, half in [1/2, 1)
+            up = draws[i] < 0 if half == 0.5 else 1 - draws[i] <= 2 * half - 1
+            out[i] = np.sign(v) * 2.0 ** (e - 1 + up)
+    return out
+
+
+def nearest_integers(x: np.ndarray, levels: int) -> np.ndarray:
+    """One block: the nearest multiple of max / levels."""
+    step = np.max(np.abs(x)) / levels
+    return np.array([np.sign(v) * np.ceil(abs(v) / step - 0.5) * step for v in x], x.dtype)
+
+
+def one_bit(x: np.ndarray) -> np.ndarray:
+    """Seide et al., 2014: one block, every entry the mean of those with its sign."""
+    high = [float(v) for v in x if v >= 0]
+    low = [float(v) for v in x if v < 0]
+    return np.array([np.mean(low) if v < 0 else np.mean(high) for v in x], x.dtype)
+
+
+def eden(x: np.ndarray, signs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Vargaftik et al., arXiv 2108.08842, algorithm 1: one block of a power of two."""
+    n = x.size
+    rotation = np.ones((n, n))
+    for i in range(n):
+        for j in range(n):
+            rotation[i, j] = (-1) ** bin(i & j).count('1') * signs[j] / np.sqrt(n)
+    rotated = rotation @ x
+    unit = rotated * np.sqrt(n) / np.sqrt(x @ x)
+    c = np.array([values[np.argmin(np.abs(u - values))] for u in unit])
+    return rotation.T @ c * (x @ x) / (rotated @ c)
+
+
+def probabilities(x: np.ndarray, expected: int) -> np.ndarray:
+    """Wangni et al., arXiv 1710.09854: min(1, |v| / t) that sum to `expected`, by bisection."""
+    if np.count_nonzero(x) <= expected:
+        return (x != 0).astype(float)
+    low, high = 0.0, float(np.sum(np.abs(x)))
+    for _ in range(200):
+        t = (low + high) / 2
+        low, high = (t, high) if np.minimum(1, np.abs(x) / t).sum() > expected else (low, t)
+    return np.minimum(1, np.abs(x) / high)
+
+
 def error_feedback(
     gradients: np.ndarray, compress, decay: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -155,6 +155,13 @@ def test_payloads_are_as_small_as_described(name):
         'scaled sign': 1,
         'topk >> qsgd': 0.1 * (5.25 + 4 + 32 / 256),
         'topk >> sign': 0.1 * (5.25 + 1),
+        'natural': 9,
+        'one bit': 1,
+        'int nearest': 4 + 32 / 64,
+        'cast': 8,
+        'rotated': (4 + 32 / 256) * 1.024,  # 25 blocks of 4096
+        'eden': (2 + 32 / 4096) * 1.024,
+        'weighted bernoulli': 0.2 * 64 * 1.046,
         'randk >> qsgd': 0.2 * (4 + 32 / 256),
         'bernoulli >> ternary': 0.5 * 2 * 1.02,
         'topk >> randk >> sign': 1 + 0.25,  # half of all: a bit for every entry

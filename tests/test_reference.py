@@ -154,6 +154,40 @@ def test_qsgd(levels, norm, block):
         np.testing.assert_allclose(decoded(gz.Ternary(norm), x, key), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize('size', [1 << 17, (1 << 17) + 77])
+def test_large_leaves_in_two_pieces(size):
+    """The whole part and the rest meet where they should: codes, scales, draws and signs."""
+    x, key = np.random.default_rng(0).normal(size=size).astype(np.float32), jax.random.key(5)
+    rows = np.pad(x, (0, -size % 256)).reshape(-1, 256)
+    scale = np.repeat(np.abs(rows).max(1) / 7, 256)[:size]
+    draws = np.asarray(noise.uniform(key, (size,), jnp.float32))
+    low = np.floor(np.abs(x) / scale)
+    close = np.abs(np.abs(x) / scale - low - draws) < 1e-5
+    expected = np.sign(x) * (low + (draws < np.abs(x) / scale - low)) * scale
+    got = decoded(gz.QSGD(7), x, key)
+    np.testing.assert_allclose(got[~close], expected[~close], rtol=1e-5, atol=1e-6)
+    got = decoded(gz.ScaledSign(), x, key)
+    np.testing.assert_allclose(got, np.sign(x) * np.abs(x.astype(np.float64)).mean(), rtol=1e-6)
+    powers = np.asarray(noise.bits(key, (size,)) >> 9) / 2.0**23
+    expected = reference.natural(x[-100:], powers[-100:])
+    np.testing.assert_array_equal(decoded(gz.Natural(), x, key)[-100:], expected)
+
+
+@pytest.mark.parametrize('scheme', [gz.QSGD(7), gz.Int(4), gz.ScaledSign(), gz.OneBit()], ids=repr)
+@pytest.mark.parametrize('size', [10_000_000, 9_999_999])
+def test_a_step_of_memory_stores_no_copy_of_a_large_leaf(scheme, size):
+    """Above 32 MiB a temporary is new memory in every step, which costs as much as many passes."""
+    tx = gz.error_feedback(scheme, key=0)
+    leaf = jax.ShapeDtypeStruct((size,), jnp.float32)
+
+    def step(params, state, gradient):
+        update, state = tx.update(gradient, state, params)
+        return params - 0.1 * update, state
+
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(leaf, jax.eval_shape(tx.init, leaf), leaf)
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 32 << 20
+
+
 def test_rand_k():
     x, key = np.arange(1.0, 11.0, dtype=np.float32), jax.random.key(1)
     got = decoded(gz.RandK(0.3), x, key)
@@ -197,6 +231,102 @@ def test_scaled_sign(x):
         expected = reference.scaled_sign(x.ravel()).reshape(x.shape)
         got = decoded(gz.ScaledSign(), x, jax.random.key(0))
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-37)
+
+
+def test_natural():
+    x, key = np.random.default_rng(0).normal(size=70).astype(np.float32), jax.random.key(3)
+    x[3:6] = 0, 4, -0.5
+    draws = np.asarray(noise.bits(key, (70,)) >> 9) / 2.0**23
+    np.testing.assert_array_equal(decoded(gz.Natural(), x, key), reference.natural(x, draws))
+
+
+@pytest.mark.parametrize('bits', [2, 4, 8])
+@pytest.mark.parametrize(('size', 'block'), [(64, 64), (70, 70), (150, 25), (90, 64)])
+def test_int_to_the_nearest(bits, size, block):
+    x = np.random.default_rng(bits).normal(size=size).astype(np.float32)
+    pieces = [x[i : i + block] for i in range(0, size, block)]
+    levels = 2 ** (bits - 1) - 1
+    expected = np.concatenate([reference.nearest_integers(p, levels) for p in pieces])
+    got = decoded(gz.Int(bits, block, 'nearest'), x, jax.random.key(0))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_int_at_random_is_qsgd():
+    x, key = np.random.default_rng(0).normal(size=300).astype(np.float32), jax.random.key(0)
+    expected = decoded(gz.QSGD(7, block=64), x, key)
+    np.testing.assert_array_equal(decoded(gz.Int(4), x, key), expected)
+
+
+@pytest.mark.parametrize(('size', 'block'), [(1, None), (100, None), (100, 64), (70_000, 32)])
+def test_one_bit(size, block):
+    x = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    x[: size // 2] = np.abs(x[: size // 2])  # a block of one sign
+    length = block or size
+    pieces = [x[i : i + length] for i in range(0, size, length)]
+    expected = np.concatenate([reference.one_bit(p) for p in pieces])
+    got = decoded(gz.OneBit(block), x, jax.random.key(0))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'float8_e4m3fn', 'float8_e5m2'])
+@pytest.mark.parametrize('size', [1e-30, 1.0, 1e37])
+def test_cast_rounds_to_the_nearest_and_something_is_lost(dtype, size):
+    """A compiler that took x -> narrow -> x for nothing would leave a remainder of zero."""
+    import ml_dtypes
+
+    x = (np.random.default_rng(0).normal(size=1000) * size).astype(np.float32)
+    narrow = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    top = 2 ** int(np.floor(np.log2(float(ml_dtypes.finfo(narrow).max))))
+    scale = 2.0 ** np.ceil(np.log2(np.abs(x).max() / top) + 1e-9)
+    expected = (x / scale).astype(narrow).astype(np.float64) * scale
+    got = decoded(gz.Cast(dtype), x, jax.random.key(0))
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7 * size)
+    assert np.count_nonzero(got != x) > 900
+
+
+@pytest.mark.parametrize('bits', [1, 2, 5])
+def test_eden(bits):
+    from gradzip.compressors import eden, rotated
+
+    x, key = np.random.default_rng(0).normal(size=64).astype(np.float32), jax.random.key(1)
+    words = np.asarray(noise.bits(key, (2,), rotated.SIGNS))
+    signs = [-1.0 if words[i // 32] >> (i % 32) & 1 else 1.0 for i in range(64)]
+    expected = reference.eden(x.astype(np.float64), np.array(signs), eden.centroids(bits))
+    np.testing.assert_allclose(decoded(gz.EDEN(bits), x, key), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_eden_loses_as_little_as_the_paper_says():
+    """Vargaftik et al., arXiv 2108.08842, section 4: the error of 1 to 5 bits for a large leaf."""
+    x = np.random.default_rng(0).laplace(size=1 << 17).astype(np.float32)
+    for bits, paper in enumerate((0.571, 0.133, 0.0358, 0.0096, 0.0025), 1):
+        out = decoded(gz.EDEN(bits), x, jax.random.key(bits)).astype(np.float64)
+        assert np.sum((out - x) ** 2) / np.sum(x.astype(np.float64) ** 2) == pytest.approx(
+            paper, rel=0.02
+        )
+
+
+def test_rotations_are_orthogonal_and_inverted():
+    x, key = np.random.default_rng(0).normal(size=5000).astype(np.float32), jax.random.key(0)
+    np.testing.assert_allclose(decoded(gz.Rotated(gz.Identity()), x, key), x, atol=1e-5)
+
+
+@pytest.mark.parametrize('x', ['gaussian', 'cauchy', 'equal', 'few', 'zeros'])
+def test_weighted_bernoulli(x):
+    """Where an entry is kept, and as what, for the reference's probabilities and the same draws."""
+    rng, key = np.random.default_rng(0), jax.random.key(2)
+    x = {
+        'gaussian': rng.normal(size=1000),
+        'cauchy': rng.standard_cauchy(1000),
+        'equal': np.full(1000, -2.0),
+        'few': np.where(np.arange(1000) % 100 == 0, rng.normal(size=1000), 0),
+        'zeros': np.zeros(1000),
+    }[x].astype(np.float32)
+    draws = np.asarray(noise.uniform(key, (1000,), jnp.float32))
+    p = reference.probabilities(x.astype(np.float64), 100)
+    expected = np.where(draws < p, x / np.where(p > 0, p, 1), 0)
+    close = np.abs(draws - p) < 1e-5
+    got = decoded(gz.WeightedBernoulli(0.1), x, key)
+    np.testing.assert_allclose(got[~close], expected[~close], rtol=1e-4)
 
 
 def workers_run(tx, gradients):

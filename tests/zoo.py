@@ -33,6 +33,13 @@ COMPRESSORS: dict[str, gz.Compressor] = {
     'ternary l2': gz.Ternary('l2'),
     'ternary max': gz.Ternary('max'),
     'scaled sign': gz.ScaledSign(),
+    'natural': gz.Natural(),
+    'one bit': gz.OneBit(),
+    'int nearest': gz.Int(4, rounding='nearest'),
+    'cast': gz.Cast('float8_e4m3fn'),
+    'rotated': gz.Rotated(gz.QSGD(7)),
+    'eden': gz.EDEN(2),
+    'weighted bernoulli': gz.WeightedBernoulli(0.2),
     'topk >> qsgd': gz.TopK(0.1) >> gz.QSGD(7),
     'topk >> sign': gz.TopK(0.1) >> gz.ScaledSign(),
     'randk >> qsgd': gz.RandK(0.2) >> gz.QSGD(7),
@@ -63,6 +70,13 @@ CONSTANTS: dict[str, tuple[float | None, float | None]] = {
     'ternary l2': (1000**0.5 - 1, None),
     'ternary max': ((1000**0.5 - 1) / 2, None),
     'scaled sign': (None, 0.001),
+    'natural': (1 / 8, None),
+    'one bit': (None, 0.001),
+    'int nearest': (None, 1 / (1 + 63 / 196)),
+    'cast': (None, 1 - 2**-8 - 1000 * 2**-26),
+    'rotated': (255**0.5 / 14, None),  # 1024 entries with the padding
+    'eden': (None, None),
+    'weighted bernoulli': (4.0, None),
     'topk >> qsgd': (None, 0.1 * (1 - 99 / 196)),  # 100 values in one block
     'topk >> sign': (None, 0.1 / 100),
     'randk >> qsgd': (5 * (1 + 199**0.5 / 14) - 1, None),  # 200 values in one block

@@ -7,10 +7,13 @@ import math
 from typing import ClassVar
 
 import jax.numpy as jnp
+from jax import lax
 
 from gradzip import checks, noise
 from gradzip.base import Array, Compressor, Key, Like
 from gradzip.compressors.randk import Entries
+from gradzip.kernels import selection
+from gradzip.packing import WORD_BITS, pack
 
 OVERFLOW = 1e-9  # the probability that a draw keeps more entries than the payload holds
 
@@ -39,7 +42,7 @@ class Bernoulli(Compressor):
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
       >>> gz.Bernoulli(0.5).encode(jnp.array([1.0, 2.0, 3.0, 4.0]), jax.random.key(1))
-      Entries(values=Array([2., 6., 8., 0.], dtype=float32))
+      Entries(values=Array([6., 8., 0., 0.], dtype=float32))
 
     Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient sparsifier.
     """
@@ -54,9 +57,11 @@ class Bernoulli(Compressor):
 
     def _positions(self, size: int, key: Key) -> Array:
         """The kept positions in order; `size`, which is out of bounds, where there are no more."""
-        mask = noise.uniform(key, (size,), jnp.float32) < self.probability
-        room = capacity(size, self.probability)
-        return jnp.nonzero(mask, size=room, fill_value=size)[0].astype(jnp.int32)
+        rounded_up = -(-size // WORD_BITS) * WORD_BITS
+        mask = noise.uniform(key, (rounded_up,), jnp.float32) < self.probability
+        mask &= lax.iota(jnp.int32, rounded_up) < size
+        indices, valid = first_set(pack(mask, 1), capacity(size, self.probability))
+        return jnp.where(valid, indices, size)
 
     def encode(self, x: Array, key: Key) -> Entries:
         flat = x.ravel()
@@ -74,6 +79,14 @@ class Bernoulli(Compressor):
 
     def scaled(self, payload: Entries, factor: Array | float) -> Entries:
         return Entries(payload.values * factor)
+
+
+def first_set(words: Array, count: int) -> tuple[Array, Array]:
+    """Positions of the first `count` set bits, i32[count], and which of them there are."""
+    if not (words.size and count):
+        return jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
+    ones = jnp.sum(lax.population_count(words).astype(jnp.int32), dtype=jnp.int32)
+    return selection.select(words, count), lax.iota(jnp.int32, count) < ones
 
 
 def capacity(size: int, probability: float) -> int:

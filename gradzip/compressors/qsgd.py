@@ -40,8 +40,8 @@ class QSGD(Compressor):
     a block; levels 7, block 256: n / 2 + n / 64 bytes for n float32 entries.
 
     Guarantee: unbiased. For blocks of b entries, omega is min((b - 1) / (4 s^2), sqrt(b - 1) / 2 s)
-      for 'max' and min(b / (4 s^2), sqrt(b) / s) for 'l2'. A block that holds NaN or infinity
-      decodes to NaN.
+      for 'max' and min(b / (4 s^2), sqrt(b) / s) for 'l2'. A block that holds NaN,
+      infinity or magnitudes above finfo.max / 4 decodes to nothing finite.
 
     Raises:
       ValueError: levels or block out of range, or another norm.
@@ -50,7 +50,7 @@ class QSGD(Compressor):
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
       >>> gz.QSGD(levels=7).encode(jnp.array([2.0, -1.0, 0.0]), jax.random.key(0))
-      Quantized(codes=Array([1870], dtype=uint32), scale=Array([0.2857143], dtype=float32))
+      Quantized(codes=Array([2004318030], dtype=uint32), scale=Array([0.2857143], dtype=float32))
 
     Reference: Alistarh et al., arXiv 1610.02132, section 3.1; as the low-precision quantizer in
     Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573.
@@ -88,9 +88,7 @@ class QSGD(Compressor):
 
     def omega(self, like: Like) -> float:
         b, s = blocks.block_of(like.size, self.block), self.levels
-        if self.norm == 'max':
-            return min((b - 1) / (4 * s**2), math.sqrt(b - 1) / (2 * s))
-        return min(b / (4 * s**2), math.sqrt(b) / s)
+        return omega_of_max(b, s) if self.norm == 'max' else min(b / (4 * s**2), math.sqrt(b) / s)
 
     def scaled(self, payload: Quantized, factor: Array | float) -> Quantized:
         return blocks.rescaled(payload, factor)
@@ -126,13 +124,25 @@ def dequantize(payload: Quantized, like: Like, block: int, levels: int) -> Array
 
 def fit(x: Array, payload: Quantized, block: int, levels: int) -> Quantized:
     """Every block with its own least-squares scale, <x, q> / <q, q> for its integers q."""
-    flat, per_step = blocks.wide(x), blocks.reciprocal(payload.scale)
-    integers = unpack(lax.optimization_barrier(payload.codes), bits_of(levels), x.size)
-    integers = (integers.astype(jnp.int32) - levels).astype(flat.dtype)
+    flat = blocks.wide(x)
+    # Behind the barrier nothing looks like what encode computed: shared, it would be stored.
+    codes, scale = lax.optimization_barrier(payload)
+    per_step = blocks.reciprocal(scale)
+    integers = unpack(codes, bits_of(levels), x.size).astype(jnp.int32) - levels
+    integers = integers.astype(flat.dtype)
     ratio = flat * blocks.per_entry(per_step, block, flat.size)
     inner, energy = blocks.inner_products(ratio, integers, block)
     factor = inner / jnp.where(energy == 0, 1, energy)
     return payload._replace(scale=payload.scale * factor)
+
+
+def omega_of_max(b: int, s: int) -> float:
+    """For rounding at random in blocks of b entries, whose largest is level s.
+
+    An entry's variance is at most step^2 min(1/4, |v| / step) with step = max / s, and the largest
+    entry is exact; then |v|_1 - max <= sqrt(b - 1) |v|_2^2 / (2 max).
+    """
+    return min((b - 1) / (4 * s**2), math.sqrt(b - 1) / (2 * s))
 
 
 def bits_of(levels: int) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from gradzip import checks
+from gradzip import checks, noise
 from gradzip.base import Array, Compressor, Key, Like
 from gradzip.compressors.topk import kept
 
@@ -55,7 +54,7 @@ class RandK(Compressor):
         checks.share('RandK', 'fraction', self.fraction)
 
     def _positions(self, size: int, key: Key) -> Array:
-        return jax.random.permutation(key, size)[: kept(self.fraction, size)]
+        return noise.positions(key, size, kept(self.fraction, size))
 
     def encode(self, x: Array, key: Key) -> Entries:
         flat = x.ravel()

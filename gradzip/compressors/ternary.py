@@ -31,7 +31,7 @@ class Ternary(Compressor):
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
       >>> gz.Ternary('max').encode(jnp.array([3.0, -3.0, 0.0]), jax.random.key(0))
-      Quantized(codes=Array([18], dtype=uint32), scale=Array([3.], dtype=float32))
+      Quantized(codes=Array([1431655762], dtype=uint32), scale=Array([3.], dtype=float32))
 
     Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient quantizer; Wen et
       al., arXiv 1705.07878, equation 1.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +22,6 @@ from gradzip.base import (
     like_of,
 )
 from gradzip.packing import from_buffer, to_buffer
-
-SMALL = 1 << 16  # entries of a leaf up to which leaves alike are compressed side by side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +63,9 @@ class Gather(Reducer):
     ) -> list[Reduced]:
         me, likes = axes.worker_index(axis_name), [like_of(x) for x in xs]
         mine = list(_fold_in(jnp.stack(keys), me))
-        payloads, sents, losts = self.messages(xs, mine)
+        payloads = self.payloads(xs, mine)
+        sents = [self.compressor.decode(*args) for args in zip(payloads, likes, mine, strict=True)]
+        losts = [self.compressor.remainder(*args) for args in zip(xs, payloads, mine, strict=True)]
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
@@ -76,53 +74,17 @@ class Gather(Reducer):
             means = self.means(everyones, likes, list(theirs))
         return [Reduced(*columns) for columns in zip(means, sents, states, losts, strict=True)]
 
-    def messages(
-        self, xs: list[Array], keys: list[Key]
-    ) -> tuple[list[Payload], list[Array], list[Array]]:
-        """What this worker sends, what that stands for, and what is lost, with its own keys."""
-
-        def message(like: Like, x: Array, key: Key) -> tuple[Payload, Array, Array]:
-            payload = self.compressor.encode(x, key)
-            sent = self.compressor.decode(payload, like, key)
-            return payload, sent, self.compressor.remainder(x, payload, key)
-
-        messages = _each(message, [like_of(x) for x in xs], xs, keys)
-        payloads, sents, losts = ([part[j] for part in messages] for j in range(3))
-        return payloads, sents, losts
-
     def payloads(self, xs: list[Array], keys: list[Key]) -> list[Payload]:
-        """What this worker sends, one payload an array."""
-        return self.messages(xs, keys)[0]
+        """What this worker sends, one payload an array, each with this worker's own key."""
+        return [self.compressor.encode(x, key) for x, key in zip(xs, keys, strict=True)]
 
     def means(self, buffers: Array, likes: list[Like], keys: list[Key]) -> list[Array]:
         """The mean of what everyone sent: buffers u32[workers, rows, 128], keys [workers] each."""
-
-        def mean(like: Like, payloads: Payload, keys: Key) -> Array:
-            return self.compressor.decode_mean(payloads, like, keys)
-
         shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
-        return _each(mean, likes, from_buffer(buffers, shapes), keys)
-
-
-def _each(function: Callable, likes: list[Like], *columns: list) -> list:
-    """function(like, *row) for every array; small ones alike in one call, so as to compile once.
-
-    Large ones are not stacked: the copy would cost a pass over memory.
-    """
-    groups: dict[Hashable, list[int]] = {}
-    for i, like in enumerate(likes):
-        groups.setdefault((like.shape, like.dtype, i if like.size > SMALL else None), []).append(i)
-    out: list = [None] * len(likes)
-    for members in groups.values():
-        one = functools.partial(function, likes[members[0]])
-        rows = [[column[i] for column in columns] for i in members]
-        if len(members) == 1:
-            out[members[0]] = one(*rows[0])
-            continue
-        stacked = jax.vmap(one)(*jax.tree.map(lambda *parts: jnp.stack(parts), *rows))
-        for j, i in enumerate(members):
-            out[i] = jax.tree.map(lambda a, j=j: a[j], stacked)
-    return out
+        return [
+            self.compressor.decode_mean(*args)
+            for args in zip(from_buffer(buffers, shapes), likes, keys, strict=True)
+        ]
 
 
 def _fold_in(keys: Key, worker: Array) -> Key:

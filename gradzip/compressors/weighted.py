@@ -1,0 +1,160 @@
+"""Every entry by the toss of a coin, the large ones more surely."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradzip import blocks, checks, noise
+from gradzip.base import Array, Compressor, Key, Like
+from gradzip.compressors.bernoulli import OVERFLOW, first_set
+from gradzip.compressors.topk import Sparse, kept
+from gradzip.packing import pack
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedBernoulli(Compressor):
+    """Keeps entry i with probability p_i = min(1, |v_i| / t), independently, times 1 / p_i.
+
+    Among all probabilities with the same expected number of kept entries, T = fraction * n, these
+    have the least variance. t solves sum p_i = T (all non-zero entries are kept if they are fewer).
+    A kept entry is v_i where |v_i| > t, and sign(v_i) t elsewhere.
+
+    Args:
+      fraction: the expected share of entries that is kept, in (0, 1].
+
+    Payload: `values` and their `indices` in the flat array, which depend on the data. There is room
+      for T + O(sqrt(T)) entries, exceeded with probability below 1e-9; places without an entry hold
+      index n and value 0. What exceeds the room is lost, and stays in the memory if there is one.
+
+    Guarantee: unbiased with omega = n / T - 1 (up to that 1e-9), reached where all magnitudes are
+      equal, and (|v|_1^2 / T - |v|_2^2) / |v|_2^2 where none exceeds t. Not linear: the choice
+      depends on v. What is not finite, or above finfo.max / 4, is always kept.
+
+    Raises:
+      ValueError: fraction outside (0, 1]; at trace time, an array of 2**31 entries or more.
+      TypeError: fraction is not a number.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> x = jnp.array([8.0, 0.0, 0.0, -5.0])  # two are not zero: both are kept
+      >>> gz.WeightedBernoulli(0.5).encode(x, jax.random.key(0)).indices
+      Array([0, 3, 4, 4], dtype=int32)
+
+    Reference: Wangni et al., arXiv 1710.09854, algorithm 3; Khirirat, Feyzmahdavian, Johansson,
+    arXiv 1806.06573, for the sparsifier.
+    """
+
+    fraction: float
+    random: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.share('WeightedBernoulli', 'fraction', self.fraction)
+
+    def encode(self, x: Array, key: Key) -> Sparse:
+        if x.size >= 1 << 31:
+            raise ValueError(
+                f'{self!r} indexes entries with int32, but an array of shape {x.shape} has '
+                f'{x.size} of them: split the parameter.'
+            )
+        flat = blocks.wide(x)
+        threshold = _threshold(flat, kept(self.fraction, x.size))
+
+        def words(piece: Array, start: int) -> Array:
+            draws = noise.uniform(key, piece.shape, piece.dtype, start)
+            return pack(~(jnp.abs(piece) <= draws * threshold), 1)  # NaN is kept
+
+        mask = blocks.in_pieces(words, flat, max(x.size, 1))
+        room = room_for(x.size, kept(self.fraction, x.size))
+        indices, valid = first_set(mask, room)
+        values = flat.at[indices].get(mode='clip')
+        values = jnp.where(jnp.abs(values) < threshold, jnp.sign(values) * threshold, values)
+        return Sparse(
+            jnp.where(valid, values, 0).astype(x.dtype), jnp.where(valid, indices, x.size)
+        )
+
+    def decode(self, payload: Sparse, like: Like, key: Key) -> Array:
+        del key
+        flat = jnp.zeros(like.size, like.dtype)
+        return flat.at[payload.indices].add(payload.values, mode='drop').reshape(like.shape)
+
+    def decode_mean(self, payloads: Sparse, like: Like, keys: Key) -> Array:
+        flat = jnp.zeros(like.size, like.dtype)
+        total = flat.at[payloads.indices.ravel()].add(payloads.values.ravel(), mode='drop')
+        return total.reshape(like.shape) / keys.shape[0]
+
+    def omega(self, like: Like) -> float:
+        return like.size / kept(self.fraction, like.size) - 1 if like.size else 0.0
+
+    def scaled(self, payload: Sparse, factor: Array | float) -> Sparse:
+        return payload._replace(values=payload.values * factor)
+
+
+def room_for(size: int, expected: int) -> int:
+    """Places that a sum of independent coins of this mean exceeds with probability below 1e-9.
+
+    By Chernoff: P(X >= a) <= exp(-(a log(a / T) - a + T)) for a > T, decreasing in a.
+    """
+
+    def exceeds_rarely(places: int) -> bool:
+        a = places + 1
+        return places >= size or (
+            a > expected
+            and a * math.log(a / max(expected, 1)) - a + expected >= -math.log(OVERFLOW)
+        )
+
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if exceeds_rarely(middle) else (middle + 1, high)
+    return low
+
+
+def _threshold(flat: Array, expected: int) -> Array:
+    """t with sum min(1, |v_i| / t) = T, from above.
+
+    Given t, the m entries above it are kept surely, and the others would need
+    t' = sum_{|v_i| <= t} |v_i| / (T - m) <= t. That only ever adds entries above, so it ends, where
+    none is added; in most arrays after a few rounds.
+    """
+    unit = jnp.sum(blocks.largest(flat, max(flat.size, 1)), initial=0)
+    unit = jnp.where(jnp.isfinite(unit) & (unit > 0), unit, jnp.finfo(flat.dtype).max / 4)
+    per_unit = 1 / unit
+
+    def below(t: Array) -> tuple[Array, Array]:
+        """Sum and number of the magnitudes up to t, in units of the largest."""
+
+        def sums(piece: Array, start: int) -> tuple[Array, Array]:
+            index = start + lax.iota(jnp.int32, piece.size)
+            magnitude = jnp.abs(piece) * per_unit
+            under = (magnitude <= t) & (index < flat.size)
+            columns = jnp.where(under, magnitude, 0), under.astype(jnp.int32)
+            rows = tuple(column.reshape(-1, blocks.WORD_BITS) for column in columns)
+            zeros = jnp.zeros([], piece.dtype), jnp.int32(0)
+            total, count = lax.reduce(rows, zeros, _add_each, (1,))  # in one pass
+            return total, count
+
+        total, count = blocks.in_pieces(sums, flat, max(flat.size, 1))
+        return jnp.sum(total), jnp.sum(count, dtype=jnp.int32)
+
+    def lower(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        t, count, _ = carry
+        total, fewer = below(t)
+        places = expected - (flat.size - fewer)
+        needed = total / jnp.maximum(places, 1).astype(t.dtype)
+        t = jnp.where(places > 0, jnp.minimum(t, needed), t)
+        return t, fewer, fewer < count
+
+    start = jnp.full([], jnp.inf, flat.dtype) + 0 * per_unit  # varies over an axis as x does
+    count = jnp.full([], flat.size + 1, jnp.int32) + (0 * per_unit).astype(jnp.int32)
+    t, _, _ = lax.while_loop(lambda carry: carry[2], lower, (start, count, count > 0))
+    return jnp.where(jnp.isfinite(t), t * unit, 0)
+
+
+def _add_each(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    return a[0] + b[0], a[1] + b[1]
