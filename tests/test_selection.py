@@ -265,6 +265,27 @@ def test_memory(n, fraction):
     assert alone.memory_analysis().temp_size_in_bytes < 32 << 20
 
 
+@pytest.mark.parametrize('scheme', ['topk', 'topk >> qsgd', 'blocktopk'])
+def test_a_memory_step_makes_no_dense_copy_of_what_is_sent(scheme):
+    """Update and memory take the place of the last ones, and no temporary is as large."""
+    import gradzip as gz
+
+    compressor = {
+        'topk': gz.TopK(0.01),
+        'topk >> qsgd': gz.TopK(0.01) >> gz.QSGD(7),
+        'blocktopk': gz.BlockTopK(10, 1024),
+    }[scheme]
+    x = jax.ShapeDtypeStruct((10_000_000,), jnp.float32)
+    tx = gz.error_feedback(compressor, key=0)
+
+    def step(g, update, state):
+        return tx.update(g, state)
+
+    jitted = jax.jit(step, donate_argnums=(1, 2), keep_unused=True)
+    compiled = jitted.lower(x, x, jax.eval_shape(tx.init, x)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 32 << 20
+
+
 def test_topk_uses_it_for_large_leaves():
     """The same entries as lax.top_k, and the decoded array is x with the rest left out."""
     import gradzip as gz
