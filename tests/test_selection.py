@@ -299,3 +299,21 @@ def test_topk_uses_it_for_large_leaves():
     kept[expected] = x[expected]
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
     np.testing.assert_array_equal(compressor.decode(payload, like, key), kept)
+
+
+@pytest.mark.parametrize('name', ['normal', 'all equal', 'mostly zero', 'not finite', 'single'])
+def test_threshold_and_energy_of_large_leaves(name):
+    """What is kept is the `count` largest, and holds what was promised."""
+    import gradzip as gz
+
+    x = INPUTS[name](np.random.default_rng(0), 200_001)
+    energy = np.square(x.astype(np.float64)).sum()
+    for compressor in (gz.Threshold(0.3, 0.02), gz.Energy(0.2, 0.02), gz.Energy(1.0, 1.0)):
+        payload = jax.jit(compressor.encode)(x, jax.random.key(0))
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        sent = np.asarray(compressor.decode(payload, like, jax.random.key(0)))
+        largest = reference(x, int(payload.count))
+        np.testing.assert_array_equal(np.flatnonzero(sent), largest[x[largest] != 0])
+        if np.isfinite(x).all():
+            lost = np.square((x - sent).astype(np.float64)).sum()
+            assert lost <= (1 - compressor.delta(like)) * energy
