@@ -74,13 +74,15 @@ def test_threshold(x):
 @settings(max_examples=40, deadline=None)
 @given(x=vectors())
 def test_energy(x):
-    """The same entries, but where the share is reached within the rounding of a float32 sum."""
+    """The same entries, but where the share is reached within the margin for rounding."""
     for share, capacity in ((0.5, 0.2), (0.7, 1.0), (1.0, 1.0)):
         got = decoded(gz.Energy(share, capacity), x, jax.random.key(0))
         room = places(capacity, x)
-        nearly = [reference.energy(x.ravel(), s, room) for s in (share * (1 - 2e-6), share)]
+        nearly = [
+            reference.energy(x.ravel(), s, room) for s in (share * (1 - 1e-6), share * (1 + 3e-6))
+        ]
         counts = [np.count_nonzero(e) for e in nearly]
-        assert counts[0] <= np.count_nonzero(got) <= counts[1] + (share == 1.0) * x.size
+        assert counts[0] <= np.count_nonzero(got) <= counts[1]
         expected = reference.top_k(x.ravel(), np.count_nonzero(got)).reshape(x.shape)
         np.testing.assert_array_equal(got, expected)
 

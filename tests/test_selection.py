@@ -265,6 +265,27 @@ def test_memory(n, fraction):
     assert alone.memory_analysis().temp_size_in_bytes < 32 << 20
 
 
+@pytest.mark.parametrize('scheme', ['topk', 'topk >> qsgd', 'blocktopk'])
+def test_a_memory_step_makes_no_dense_copy_of_what_is_sent(scheme):
+    """Update and memory take the place of the last ones, and no temporary is as large."""
+    import gradzip as gz
+
+    compressor = {
+        'topk': gz.TopK(0.01),
+        'topk >> qsgd': gz.TopK(0.01) >> gz.QSGD(7),
+        'blocktopk': gz.BlockTopK(10, 1024),
+    }[scheme]
+    x = jax.ShapeDtypeStruct((10_000_000,), jnp.float32)
+    tx = gz.error_feedback(compressor, key=0)
+
+    def step(g, update, state):
+        return tx.update(g, state)
+
+    jitted = jax.jit(step, donate_argnums=(1, 2), keep_unused=True)
+    compiled = jitted.lower(x, x, jax.eval_shape(tx.init, x)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 32 << 20
+
+
 def test_topk_uses_it_for_large_leaves():
     """The same entries as lax.top_k, and the decoded array is x with the rest left out."""
     import gradzip as gz
@@ -278,3 +299,21 @@ def test_topk_uses_it_for_large_leaves():
     kept[expected] = x[expected]
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
     np.testing.assert_array_equal(compressor.decode(payload, like, key), kept)
+
+
+@pytest.mark.parametrize('name', ['normal', 'all equal', 'mostly zero', 'not finite', 'single'])
+def test_threshold_and_energy_of_large_leaves(name):
+    """What is kept is the `count` largest, and holds what was promised."""
+    import gradzip as gz
+
+    x = INPUTS[name](np.random.default_rng(0), 200_001)
+    energy = np.square(x.astype(np.float64)).sum()
+    for compressor in (gz.Threshold(0.3, 0.02), gz.Energy(0.2, 0.02), gz.Energy(1.0, 1.0)):
+        payload = jax.jit(compressor.encode)(x, jax.random.key(0))
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        sent = np.asarray(compressor.decode(payload, like, jax.random.key(0)))
+        largest = reference(x, int(payload.count))
+        np.testing.assert_array_equal(np.flatnonzero(sent), largest[x[largest] != 0])
+        if np.isfinite(x).all():
+            lost = np.square((x - sent).astype(np.float64)).sum()
+            assert lost <= (1 - compressor.delta(like)) * energy

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip import positions
-from gradzip.base import Array, Key, Like
+from gradzip.base import Array, Like
 from gradzip.compressors import sparse
 from gradzip.kernels.selection import select
 from gradzip.packing import pack
@@ -39,10 +38,9 @@ def decode(payload: Counted, like: Like) -> Array:
     return sparse.spread(payload.values, _indices(payload, like.size), like)
 
 
-def decode_mean(payloads: Counted, like: Like, keys: Key) -> Array:
-    """The mean of many of them, in one scatter."""
-    indices = jax.vmap(lambda payload: _indices(payload, like.size))(payloads)
-    return sparse.spread(payloads.values / keys.shape[0], indices, like)
+def decode_mean(payloads: Counted, like: Like) -> Array:
+    """The mean of many of them, stacked on a leading axis."""
+    return sparse.mean(payloads, like, lambda payload: _indices(payload, like.size))
 
 
 def remainder(x: Array, payload: Counted) -> Array:
@@ -52,6 +50,6 @@ def remainder(x: Array, payload: Counted) -> Array:
 
 def _indices(payload: Counted, size: int) -> Array:
     """Where the entries stood; `size`, which is out of bounds, for places that hold none."""
-    places = payload.values.shape[-1]
+    places = payload.values.size
     indices = positions.decode(payload.indices, places, size)
     return jnp.where(lax.iota(jnp.int32, places) < payload.count, indices, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip import checks, positions
-from gradzip.base import Array, Like
+from gradzip.base import Array, Like, Payload
 from gradzip.kernels import selection
 from gradzip.positions import Positions
 
@@ -58,23 +59,31 @@ def read(indices: Positions | Array, count: int, size: int) -> Array:
     return positions.decode(indices, count, size) if isinstance(indices, Positions) else indices
 
 
-def read_all(indices: Positions | Array, count: int, size: int) -> Array:
-    """The same of many payloads, stacked on a leading axis: i32[payloads, count]."""
-    return jax.vmap(lambda one: read(one, count, size))(indices)
-
-
 def spread(values: Array, indices: Array, like: Like) -> Array:
-    """Zeros but for some entries; those that stand twice are summed, those outside dropped.
-
-    Values and indices may have leading axes. One scatter for all payloads touches only their
-    entries of the result, where a sum of dense arrays would pass over memory for every payload.
-    """
+    """Zeros but for some entries."""
     return add(jnp.zeros(like.shape, like.dtype), values, indices)
 
 
+def mean(payloads: Payload, like: Like, indices_of: Callable[[Payload], Array]) -> Array:
+    """Mean of payloads with `values`, stacked on a leading axis.
+
+    One after the other into the same array: only their entries of it are touched, where a sum of
+    dense arrays passes over memory for every worker, and all indices at once would not fit a cache.
+    """
+    workers = payloads.values.shape[0]
+
+    def receive(worker: Array | int, total: Array) -> Array:
+        payload = jax.tree.map(lambda a: a[worker], payloads)
+        return add(total, payload.values / workers, indices_of(payload))
+
+    first = receive(0, jnp.zeros(like.shape, like.dtype))
+    return lax.fori_loop(1, workers, receive, first)
+
+
 def add(x: Array, values: Array, indices: Array) -> Array:
-    """x with something added to some entries; in place where x is donated or dies here."""
-    flat = (
-        x.ravel().at[indices.ravel()].add(values.ravel(), mode='drop', wrap_negative_indices=False)
-    )
+    """x with something added at distinct flat indices; those outside are dropped.
+
+    In place where x is donated or dies here.
+    """
+    flat = x.ravel().at[indices].add(values, mode='drop', wrap_negative_indices=False)
     return flat.reshape(x.shape)

@@ -76,7 +76,8 @@ class Threshold(Compressor):
         return counted.decode(payload, like)
 
     def decode_mean(self, payloads: Counted, like: Like, keys: Key) -> Array:
-        return counted.decode_mean(payloads, like, keys)
+        del keys
+        return counted.decode_mean(payloads, like)
 
     def remainder(self, x: Array, payload: Counted, key: Key) -> Array:
         del key

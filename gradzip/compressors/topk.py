@@ -62,8 +62,8 @@ class TopK(Compressor):
         return sparse.spread(payload.values, self._indices(payload, like), like)
 
     def decode_mean(self, payloads: Sparse, like: Like, keys: Key) -> Array:
-        indices = sparse.read_all(payloads.indices, kept(self.fraction, like.size), like.size)
-        return sparse.spread(payloads.values / keys.shape[0], indices, like)
+        del keys
+        return sparse.mean(payloads, like, lambda payload: self._indices(payload, like))
 
     def remainder(self, x: Array, payload: Sparse, key: Key) -> Array:
         del key
