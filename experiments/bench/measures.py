@@ -193,9 +193,26 @@ def torch_top_k(fraction: float, size: int) -> dict[str, Case]:
     return {'encode': Case(encode, (), slow=slow), 'step': Case(step, (), slow=slow)}
 
 
-def compile_seconds(tx: optax.GradientTransformation, leaves: int, size: int) -> float:
-    """How long a step of `leaves` leaves takes to compile, from nothing."""
-    params = {str(i): jnp.zeros(size // leaves + i) for i in range(leaves)}
+def transformer() -> dict[str, jax.Array]:
+    """150 leaves of a small language model, 10 million entries in 12 layers."""
+    width, words = 256, 1000
+    layer = {
+        'qkv': (width, 3 * width), 'qkv_bias': (3 * width,), 'out': (width, width),
+        'out_bias': (width,), 'up': (width, 4 * width), 'up_bias': (4 * width,),
+        'down': (4 * width, width), 'down_bias': (width,),
+        **{f'{name}_{part}': (width,) for name in ('norm1', 'norm2') for part in ('scale', 'bias')},
+    }  # fmt: skip
+    ends = {
+        'words': (words, width), 'places': (512, width), 'head': (width, words),
+        'head_bias': (words,), 'scale': (width,), 'bias': (width,),
+    }  # fmt: skip
+    shapes = {f'{i}_{name}': shape for i in range(12) for name, shape in layer.items()} | ends
+    return {name: jnp.zeros(shape) for name, shape in shapes.items()}
+
+
+def compile_seconds(tx: optax.GradientTransformation) -> float:
+    """How long an update of a transformer takes to compile, from nothing."""
+    params = transformer()
     state = jax.eval_shape(tx.init, params)
     jax.clear_caches()
     start = time.perf_counter()

@@ -38,7 +38,7 @@ def table(rows: dict[str, tuple[Accuracy, dict[str, float]]], size: int, unit: f
         title=machine(size),
         caption='bits: an entry. error: E|C(x)-x|^2 / |x|^2 on a Gaussian vector, as a memory '
         'applies the compressor, beside the most that its delta allows. omega: measured on the '
-        'same vector, beside the declared. Times in units of one donated g + e, '
+        'same vector, beside the stated. Times in units of one donated g + e, '
         f'{unit * 1e3:.3g} ms here: encoding; p - decoded payload; encoding with what is lost left '
         'in the memory; the whole step p, memory = p - rate * u, ... with error_feedback, '
         'everything donated. Medians of ratios, all programs in turns.',
@@ -46,9 +46,18 @@ def table(rows: dict[str, tuple[Accuracy, dict[str, float]]], size: int, unit: f
         padding=(0, 1, 0, 0),
     )
     out.add_column('compressor', no_wrap=True)
-    for name in ('bits', 'error', 'at most', 'omega', 'declared', 'encode', 'decode', 'e + lost'):
-        out.add_column(name, justify='right', no_wrap=True)
-    out.add_column('step', justify='right', no_wrap=True)
+    for name in (
+        'bits',
+        'error',
+        'at most',
+        'omega',
+        'stated',
+        'encode',
+        'decode',
+        '+ lost',
+        'step',
+    ):
+        out.add_column(name, justify='right', no_wrap=True, min_width=7)
     for name, (found, times) in rows.items():
         most = None if found.declared_delta is None else 1 - found.declared_delta
         out.add_row(
@@ -64,7 +73,7 @@ def table(rows: dict[str, tuple[Accuracy, dict[str, float]]], size: int, unit: f
 
 
 def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:.3g}'
+    return '-' if value is None else f'{value:.3g}' if value < 1 - 5e-4 else f'{value:.4g}'
 
 
 def bars(rows: list[tuple[str, float, str, bool]], size: int) -> Table:
