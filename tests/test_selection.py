@@ -307,7 +307,8 @@ def test_threshold_and_energy_of_large_leaves(name):
     import gradzip as gz
 
     x = INPUTS[name](np.random.default_rng(0), 200_001)
-    energy = np.square(x.astype(np.float64)).sum()
+    with np.errstate(invalid='ignore'):  # signalling NaN
+        energy = np.square(x.astype(np.float64)).sum()
     for compressor in (gz.Threshold(0.3, 0.02), gz.Energy(0.2, 0.02), gz.Energy(1.0, 1.0)):
         payload = jax.jit(compressor.encode)(x, jax.random.key(0))
         like = jax.ShapeDtypeStruct(x.shape, x.dtype)

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip.base import Array
-from gradzip.kernels.selection import WORD_BITS, magnitude, select, sortable
-from gradzip.packing import pack
+from gradzip.kernels.selection import WORD_BITS, magnitude, pack_mask, select, sortable
 
 Test = Callable[[Array, Array, Array], Array]
 
@@ -79,7 +78,7 @@ def _filtered_top_k(x: Array, block: int, k: int, groups: int) -> Array:
     bound = _kth(lax.reduce(grouped, jnp.zeros((), grouped.dtype), _larger, (1,)), k)
     words = _at_least(rows, jnp.maximum(bound, 1))
     # Below k entries that are not zero, the first k entries hold as many zeros as are missing.
-    first = pack(jnp.arange(block, dtype=jnp.int32) < k, 1)
+    first = pack_mask(lax.iota(jnp.int32, block) < k)
     words |= jnp.where(bound[:, None] == 0, first, 0)
     held = jnp.sum(lax.population_count(words), axis=1, dtype=jnp.int32)
     places = -(-(k + k // 2 + 16) // WORD_BITS) * WORD_BITS
@@ -140,5 +139,7 @@ def _by_rank(u: Array, k: int) -> Array:
     rank = _count_others(
         u, lambda mine, other, earlier: (other > mine) | ((other == mine) & earlier)
     )
-    flat = select(pack((rank < k).ravel(), 1), u.shape[0] * k)
+    chosen = (rank < k).ravel()
+    chosen = jnp.pad(chosen, (0, -chosen.size % WORD_BITS))
+    flat = select(pack_mask(chosen), u.shape[0] * k)
     return flat.reshape(-1, k) % places

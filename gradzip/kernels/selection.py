@@ -71,7 +71,7 @@ def select(words: Array, count: int) -> Array:
     """
     if 2 * count < words.size and words.size % WORD_BITS == 0:
         # Most words are empty: first select the words, then the bits within those.
-        home = select(_pack(words != 0), count)
+        home = select(pack_mask(words != 0), count)
         bit = select(_take(words, home), count)
         return (_take(home, bit >> 5) << 5) + (bit & 31)
     ones = _ones(words)
@@ -237,7 +237,8 @@ def _mask_words(x: Array, *tests: Test) -> list[Array]:
     return [jnp.concatenate(pair) for pair in zip(words, last, strict=True)]
 
 
-def _pack(mask: Array) -> Array:
+def pack_mask(mask: Array) -> Array:
+    """A mask, a multiple of 32 long, as words, the lowest bit first: u32[mask.size // 32]."""
     return _pack_each([mask])[0]
 
 
