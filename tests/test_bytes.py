@@ -161,7 +161,7 @@ def test_payloads_are_as_small_as_described(name):
         'cast': 8,
         'rotated': (4 + 32 / 256) * 1.024,  # 25 blocks of 4096
         'eden': (2 + 32 / 4096) * 1.024,
-        'weighted bernoulli': 0.2 * 64 * 1.046,
+        'weighted bernoulli': 0.2 * 36.2 * 1.046,
         'randk >> qsgd': 0.2 * (4 + 32 / 256),
         'bernoulli >> ternary': 0.5 * 2 * 1.02,
         'topk >> randk >> sign': 1 + 0.25,  # half of all: a bit for every entry

@@ -9,10 +9,12 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip import blocks, checks, noise
+from gradzip import blocks, checks, noise, positions
 from gradzip.base import Array, Compressor, Key, Like
+from gradzip.compressors import counted, sparse
 from gradzip.compressors.bernoulli import OVERFLOW, first_set
-from gradzip.compressors.topk import Sparse, kept
+from gradzip.compressors.counted import Counted
+from gradzip.compressors.topk import kept
 from gradzip.packing import pack
 
 
@@ -27,9 +29,9 @@ class WeightedBernoulli(Compressor):
     Args:
       fraction: the expected share of entries that is kept, in (0, 1].
 
-    Payload: `values` and their `indices` in the flat array, which depend on the data. There is room
-      for T + O(sqrt(T)) entries, exceeded with probability below 1e-9; places without an entry hold
-      index n and value 0. What exceeds the room is lost, and stays in the memory if there is one.
+    Payload: `values`, their packed `indices` in the flat array, which depend on the data, and their
+      `count`. There is room for T + O(sqrt(T)) entries, exceeded with probability below 1e-9. What
+      exceeds the room is lost, and stays in the memory if there is one.
 
     Guarantee: unbiased with omega = n / T - 1 (up to that 1e-9), reached where all magnitudes are
       equal, and (|v|_1^2 / T - |v|_2^2) / |v|_2^2 where none exceeds t. Not linear: the choice
@@ -42,8 +44,9 @@ class WeightedBernoulli(Compressor):
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
       >>> x = jnp.array([8.0, 0.0, 0.0, -5.0])  # two are not zero: both are kept
-      >>> gz.WeightedBernoulli(0.5).encode(x, jax.random.key(0)).indices
-      Array([0, 3, 4, 4], dtype=int32)
+      >>> payload = gz.WeightedBernoulli(0.5).encode(x, jax.random.key(0))
+      >>> payload.values, payload.count
+      (Array([ 8., -5.,  0.,  0.], dtype=float32), Array(2, dtype=int32))
 
     Reference: Wangni et al., arXiv 1710.09854, algorithm 3; Khirirat, Feyzmahdavian, Johansson,
     arXiv 1806.06573, for the sparsifier.
@@ -56,12 +59,8 @@ class WeightedBernoulli(Compressor):
     def __post_init__(self) -> None:
         checks.share('WeightedBernoulli', 'fraction', self.fraction)
 
-    def encode(self, x: Array, key: Key) -> Sparse:
-        if x.size >= 1 << 31:
-            raise ValueError(
-                f'{self!r} indexes entries with int32, but an array of shape {x.shape} has '
-                f'{x.size} of them: split the parameter.'
-            )
+    def encode(self, x: Array, key: Key) -> Counted:
+        sparse.check_size(self, x)
         flat = blocks.wide(x)
         threshold = _threshold(flat, kept(self.fraction, x.size))
 
@@ -74,25 +73,26 @@ class WeightedBernoulli(Compressor):
         indices, valid = first_set(mask, room)
         values = flat.at[indices].get(mode='clip')
         values = jnp.where(jnp.abs(values) < threshold, jnp.sign(values) * threshold, values)
-        return Sparse(
-            jnp.where(valid, values, 0).astype(x.dtype), jnp.where(valid, indices, x.size)
+        return Counted(
+            jnp.where(valid, values, 0).astype(x.dtype),
+            positions.encode(jnp.where(valid, indices, x.size), x.size),
+            jnp.sum(valid, dtype=jnp.int32),
         )
 
-    def decode(self, payload: Sparse, like: Like, key: Key) -> Array:
+    def decode(self, payload: Counted, like: Like, key: Key) -> Array:
         del key
-        flat = jnp.zeros(like.size, like.dtype)
-        return flat.at[payload.indices].add(payload.values, mode='drop').reshape(like.shape)
+        return counted.decode(payload, like)
 
-    def decode_mean(self, payloads: Sparse, like: Like, keys: Key) -> Array:
-        flat = jnp.zeros(like.size, like.dtype)
-        total = flat.at[payloads.indices.ravel()].add(payloads.values.ravel(), mode='drop')
-        return total.reshape(like.shape) / keys.shape[0]
+    def decode_mean(self, payloads: Counted, like: Like, keys: Key) -> Array:
+        del keys
+        return counted.decode_mean(payloads, like)
+
+    def remainder(self, x: Array, payload: Counted, key: Key) -> Array:
+        del key
+        return counted.remainder(x, payload)
 
     def omega(self, like: Like) -> float:
         return like.size / kept(self.fraction, like.size) - 1 if like.size else 0.0
-
-    def scaled(self, payload: Sparse, factor: Array | float) -> Sparse:
-        return payload._replace(values=payload.values * factor)
 
 
 def room_for(size: int, expected: int) -> int:
