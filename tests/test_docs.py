@@ -74,11 +74,12 @@ def test_the_readme_runs(index):
     subprocess.run([sys.executable, '-c', code], check=True, env=environment, timeout=300)
 
 
-def test_the_readme_shows_the_sizes_that_the_script_prints():
-    from experiments.sizes import rows
+def test_the_readme_shows_the_table_of_the_benchmark():
+    from experiments.bench.report import markdown
 
-    shown = README.split('<!-- sizes -->')[1].split('<!-- /sizes -->')[0]
-    assert shown.strip().splitlines() == rows()
+    shown = README.split('<!-- compressors -->')[1].split('<!-- /compressors -->')[0]
+    rows = markdown(ROOT / 'experiments/results/compressors/compressors.csv')
+    assert shown.strip().splitlines() == rows
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,43 @@ def unpacked(size: int) -> Case:
     return jitted(step, (jnp.zeros(size), jnp.zeros(size)), gradient(size))
 
 
+def hard_inputs(size: int) -> dict[str, np.ndarray]:
+    """Gradients that a selection tuned for Gaussian ones may be slow on."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(size, np.float32)
+    rows = np.repeat(rng.random(size // 64 + 1) < 0.02, 64)[:size]
+    zero, few = np.zeros(size, np.float32), rng.random(size) < 0.003
+    bad = np.where(few, np.float32(np.nan), x)
+    bad[::1000] = np.inf
+    one = zero.copy()
+    one[size // 3] = 1
+    return {
+        'all zero': zero,
+        'all equal': np.ones(size, np.float32),
+        'one not zero': one,
+        '0.3 % not zero': np.where(few, x, zero),
+        '2 % of rows not zero, as of embeddings': np.where(rows, x, zero),
+        'bfloat16 ties': x.astype(jnp.bfloat16).astype(np.float32),
+        'six levels': np.round(3 * x) * np.float32(0.1),
+        'Cauchy': rng.standard_cauchy(size).astype(np.float32),
+        'sorted': np.sort(x),
+        'denormal': x * np.float32(1e-40),
+        'NaN and infinities': bad,
+    }
+
+
+def hard(compressor: gz.Compressor, size: int) -> dict[str, Case]:
+    """Encoding each of the hard inputs."""
+
+    def encode(e: jax.Array, g: jax.Array) -> tuple:
+        return compressor.encode(g, jax.random.key(KEY)), e
+
+    return {
+        name: jitted(encode, jnp.zeros(size), jnp.asarray(x))
+        for name, x in hard_inputs(size).items()
+    }
+
+
 def naive_top_k(fraction: float, size: int) -> dict[str, Case]:
     """The same selection as one would write it without this library, by `lax.top_k`."""
     count, slow = math.ceil(fraction * size), size > 1_000_000

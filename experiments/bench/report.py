@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 from pathlib import Path
@@ -86,6 +87,31 @@ def bars(rows: list[tuple[str, float, str, bool]], size: int) -> Table:
     for what, reached, asked, met in rows:
         out.add_row(what, f'{reached:.3g}', asked, 'met' if met else '[bold red]missed[/]')
     return out
+
+
+def markdown(path: Path) -> list[str]:
+    """The README's table, from the rows of a benchmark."""
+    lines = [
+        '| compressor | bits an entry | times fewer | omega | delta | error | memory step |',
+        '|---|---:|---:|---:|---:|---:|---:|',
+    ]
+    with path.open(newline='') as file:
+        for row in csv.DictReader(file):
+            found = {name: float(value) for name, value in row.items() if _is_number(value)}
+            shown = [
+                '-' if name not in found else f'{found[name]:.3g}'
+                for name in ('declared_omega', 'declared_delta', 'error')
+            ]
+            bits = found['bits']
+            lines.append(
+                f'| `{row["compressor"]}` | {bits:.3g} | {32 / bits:.3g} | {" | ".join(shown)} | '
+                f'{found["step"]:.1f} |'
+            )
+    return lines
+
+
+def _is_number(text: str) -> bool:
+    return text.replace('.', '').replace('e-', '').replace('e+', '').isdigit()
 
 
 def pareto(points: dict[str, tuple[str, list[tuple[float, float]]]], folder: Path) -> None:
