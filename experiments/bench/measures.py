@@ -129,17 +129,20 @@ def decode_two(compressor: gz.Compressor, size: int) -> Case:
     return jitted(decode, jnp.zeros(size), payloads)
 
 
-def unpacked(size: int) -> Case:
-    """A memory step with eight-bit integers of one scale, nearest, not packed: the plain form."""
+def unpacked(size: int, block: int = 64) -> Case:
+    """A memory step with stochastic integers of four bits in eight, as one would first write it."""
 
     def step(carry: tuple, g: jax.Array) -> tuple:
-        p, e = carry
-        target = g + e
-        scale = jnp.max(jnp.abs(target)) / 7
-        sent = jnp.round(target / scale).astype(jnp.int8).astype(jnp.float32) * scale
-        return (), (p - RATE * sent, target - sent)
+        p, e, count = carry
+        target = (g + e).reshape(-1, block)
+        scale = jnp.max(jnp.abs(target), axis=1, keepdims=True) / 7
+        noise = jax.random.uniform(jax.random.fold_in(jax.random.key(KEY), count), target.shape)
+        codes = jnp.floor(target / scale + noise).astype(jnp.int8)
+        sent = (codes.astype(jnp.float32) * scale).ravel()
+        return (), (p - RATE * sent, target.ravel() - sent, count + 1)
 
-    return jitted(step, (jnp.zeros(size), jnp.zeros(size)), gradient(size))
+    start = jnp.zeros(size), jnp.zeros(size), jnp.zeros([], jnp.int32)
+    return jitted(step, start, gradient(size))
 
 
 def hard_inputs(size: int) -> dict[str, np.ndarray]:

@@ -14,7 +14,8 @@ from gradzip.base import Array, Like, Payload
 from gradzip.kernels import selection
 from gradzip.positions import Positions
 
-LARGE = 1 << 17  # up to here lax.top_k costs at most milliseconds, and compiles faster
+LARGE = 1 << 17  # up to here lax.top_k costs at most milliseconds, and compiles faster,
+MANY = 1 << 10  # unless it has to bring so many entries into order
 
 Form = Literal['packed', 'plain']
 
@@ -42,7 +43,7 @@ def check_size(owner: object, x: Array) -> None:
 
 def largest(flat: Array, count: int) -> tuple[Array, Array]:
     """The entries of largest magnitude and their indices, ascending: f[count], i32[count]."""
-    if flat.size > LARGE:
+    if flat.size > LARGE or count > MANY:
         return selection.top_k(flat, count)
     _, indices = lax.top_k(jnp.abs(flat), count)
     indices = lax.sort(indices)

@@ -22,7 +22,7 @@ class TopK(Compressor):
       fraction: the share of entries that is kept, in (0, 1]; at least one entry is.
       indices: 'packed' writes them in at most log2(n / k) + 2 bits each, 'plain' in 32. Of 10
         million entries at 1 %, packing is under a tenth of a memory step, unpacking a payload too
-        (`experiments/bench_selection.py`), and three eighths of the bytes are saved.
+        (`experiments/bench_compressors.py`), and three eighths of the bytes are saved.
 
     Payload: `values` and their ascending `indices` in the flat array; k (4 + L / 8) bytes for k
       float32 entries, L = 11.97, 8.56, 5.25 bits at 0.1, 1 and 10 %, or 32.

@@ -8,7 +8,7 @@ indices. Order statistics of a sample bracket t whatever the ties, so either t l
 or it is lo or hi itself and its ties are cut in the mask (all zero, all equal, mostly zero). The
 rare rest is counted exactly, chunk by chunk.
 
-Tuned on CPU (`experiments/bench_selection.py`); `lax.top_k` is the plain form beside it, and runs
+Tuned on CPU (`experiments/bench_compressors.py`); `lax.top_k` is the plain form beside it, and runs
 where it is faster.
 """
 
