@@ -3,12 +3,17 @@
 # what is chosen: compressors
 from gradzip.base import Compressor as Compressor
 from gradzip.compressors.bernoulli import Bernoulli as Bernoulli
+from gradzip.compressors.blocktopk import BlockTopK as BlockTopK
+from gradzip.compressors.dct import DCT as DCT
+from gradzip.compressors.energy import Energy as Energy
 from gradzip.compressors.identity import Identity as Identity
+from gradzip.compressors.induced import Induced as Induced
 from gradzip.compressors.qsgd import QSGD as QSGD
 from gradzip.compressors.randblock import RandBlock as RandBlock
 from gradzip.compressors.randk import RandK as RandK
 from gradzip.compressors.scaled_sign import ScaledSign as ScaledSign
 from gradzip.compressors.ternary import Ternary as Ternary
+from gradzip.compressors.threshold import Threshold as Threshold
 from gradzip.compressors.topk import TopK as TopK
 
 # what is chosen: reducers

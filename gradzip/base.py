@@ -79,6 +79,10 @@ class Compressor(abc.ABC):
         first = add(0, jnp.zeros(like.shape, like.dtype))
         return lax.fori_loop(1, keys.shape[0], add, first) / keys.shape[0]
 
+    def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
+        """What encoding lost, x - decode(payload): sparse ones take it from x in place."""
+        return x - self.decode(payload, like_of(x), key)
+
     def delta(self, like: Like) -> float | None:
         """The contraction: E|C(x) - x|^2 <= (1 - delta) |x|^2. None if nothing is stated."""
         del like
@@ -91,6 +95,8 @@ class Compressor(abc.ABC):
 
     def scaled(self, payload: Payload, factor: Array | float) -> Payload:
         """The payload that decodes to `factor` times as much."""
+        if self.sparse:
+            return payload._replace(values=payload.values * factor)
         raise NotImplementedError(f'{self!r} states omega, so it must define `scaled`.')
 
     def contractive(self) -> Compressor:
@@ -174,6 +180,12 @@ class Composed(Compressor):
         values = decode(payloads.values, fold(keys, 1))
         return self.first.decode_mean(payloads._replace(values=values), like, fold(keys, 0))
 
+    def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
+        second_key = jax.random.fold_in(key, 1)
+        values = self.second.decode(payload.values, self._values_like(like_of(x)), second_key)
+        first_key = jax.random.fold_in(key, 0)
+        return self.first.remainder(x, payload._replace(values=values), first_key)
+
     def delta(self, like: Like) -> float | None:
         values_like = self._values_like(like)
         first, second = self.first.delta(like), self.second.delta(values_like)
@@ -233,6 +245,9 @@ class Contracted(Compressor):
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
         return self.inner.decode_mean(payloads, like, keys)
 
+    def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
+        return self.inner.remainder(x, payload, key)
+
     def delta(self, like: Like) -> float:
         omega = self.inner.omega(like)
         assert omega is not None
@@ -248,6 +263,7 @@ class Reduced(NamedTuple):
     mean: Array  # estimate of the mean over workers, the same on every worker
     sent: Array  # what this worker contributed; x - sent is what was lost
     state: State  # the reducer's next state, the same on every worker
+    lost: Array | None = None  # x - sent, from a reducer that has it for less than a subtraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,6 +312,12 @@ class PerWorker:
 
 
 Scheme = Compressor | Reducer | Callable[[Like], Compressor | Reducer]
+
+
+def check_compressor(owner: str, name: str, value: Any) -> None:
+    """Refuses what is no compressor."""
+    if not isinstance(value, Compressor):
+        raise TypeError(f'{owner}({name}=...) must be a Compressor; got {value!r}.')
 
 
 def like_of(x: Any) -> Like:

@@ -41,6 +41,15 @@ class ExchangeState(NamedTuple):
     reducers: PyTree  # one reducer state a leaf
 
 
+class Exchanged(NamedTuple):
+    """What an exchange gives back: trees in the structure of what it was given, and its state."""
+
+    mean: PyTree
+    sent: PyTree
+    lost: PyTree  # what was given, less what was sent; not computed where nobody asks
+    state: ExchangeState
+
+
 def check_scheme(
     owner: str, scheme: Scheme, axis_name: AxisName | None, key: KeyLike | None
 ) -> None:
@@ -91,8 +100,8 @@ def init(scheme: Scheme, params: PyTree, key: KeyLike | None, *, memory: bool) -
 
 def exchange(
     scheme: Scheme, tree: PyTree, state: ExchangeState, axis_name: AxisName | None, *, memory: bool
-) -> tuple[PyTree, PyTree, ExchangeState]:
-    """Reduces every leaf: (mean, sent, next state), the first two in the tree's own structure."""
+) -> Exchanged:
+    """Reduces every leaf."""
     xs, treedef = jax.tree.flatten(tree)
     states = treedef.flatten_up_to(state.reducers)
     keys = [jax.random.fold_in(step_key(state), i) for i in range(len(xs))]
@@ -100,9 +109,10 @@ def exchange(
     for reducer, members in _groups(scheme, xs, memory).items():
         xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
         for i, reduced in zip(members, reducer.reduce(xs_, states_, keys_, axis_name), strict=True):
-            out[i] = reduced
-    mean, sent, states = (treedef.unflatten([reduced[j] for reduced in out]) for j in range(3))
-    return mean, sent, ExchangeState(next_count(state.count), state.key, states)
+            lost = xs[i] - reduced.sent if reduced.lost is None else reduced.lost
+            out[i] = reduced._replace(lost=lost)
+    mean, sent, states, lost = (treedef.unflatten([part[j] for part in out]) for j in range(4))
+    return Exchanged(mean, sent, lost, ExchangeState(next_count(state.count), state.key, states))
 
 
 def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> dict[Reducer, list[int]]:

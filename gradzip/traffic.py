@@ -56,7 +56,7 @@ def payload_bytes(scheme: Scheme, params: PyTree, workers: int = 2) -> int:
 
     def step(tree: PyTree) -> PyTree:
         state = leaves.init(scheme, tree, jax.random.key(0), memory=False)
-        return leaves.exchange(scheme, tree, state, axis, memory=False)[0]
+        return leaves.exchange(scheme, tree, state, axis, memory=False).mean
 
     jaxpr = jax.make_jaxpr(step, axis_env=[(axis, workers)])(likes)
     return sum(_operand_bytes(equation) for equation in _collectives(jaxpr.jaxpr))

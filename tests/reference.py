@@ -17,6 +17,36 @@ def top_k(x: np.ndarray, k: int) -> np.ndarray:
     return out
 
 
+def block_top_k(x: np.ndarray, k: int, block: int) -> np.ndarray:
+    """Peng et al., arXiv 2411.19870: the same of every block."""
+    blocks = [x[i : i + block] for i in range(0, x.size, block)]
+    return np.concatenate([top_k(b, min(k, b.size)) for b in blocks] or [x])
+
+
+def threshold(x: np.ndarray, relative: float, places: int) -> np.ndarray:
+    """Entries that are not below a share of the largest; no more than there are places for."""
+    out = top_k(x, places)
+    limit = np.float32(relative) * np.max(np.abs(out), initial=0)
+    return np.array([0 if abs(v) < limit else v for v in out], x.dtype)
+
+
+def energy(x: np.ndarray, share: float, places: int) -> np.ndarray:
+    """Khirirat et al., arXiv 2003.06377: the smallest T with |v_T|^2 >= share |v|^2."""
+    whole = np.sum(x.astype(np.float64) ** 2)
+    for count in range(places + 1):
+        out = top_k(x, count)
+        if np.sum(out.astype(np.float64) ** 2) >= share * whole:
+            break
+    return out
+
+
+def dct(x: np.ndarray) -> np.ndarray:
+    """Orthonormal DCT-II of one block, by its definition."""
+    n = x.size
+    y = [sum(x[i] * np.cos(np.pi * (2 * i + 1) * j / (2 * n)) for i in range(n)) for j in range(n)]
+    return np.array(y) * np.sqrt(np.where(np.arange(n) == 0, 1, 2) / n)
+
+
 def rand_k(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """The same definition, scaled by n / k to be unbiased."""
     out = np.zeros_like(x)

@@ -135,8 +135,14 @@ def test_payloads_are_as_small_as_described(name):
     n = 100_000
     bits = {
         'identity': 32,
-        'topk': 0.1 * 64,
-        'topk all': 64,
+        'topk': 0.1 * (32 + 5.25),
+        'topk plain': 0.1 * 64,
+        'topk all': 33,
+        'blocktopk': 3 / 16 * (32 + 4),
+        'threshold': 0.3 * 32 + 1,
+        'energy': 0.7 * 32 + 1,
+        'dct': 3 / 16 * (32 + 4),
+        'induced': 0.1 * (32 + 5.25) + 4 + 32 / 256,
         'randk': 0.2 * 32,
         'randblock': 0.3 * 32,
         'bernoulli': 0.2 * 32 * 1.045,
@@ -147,15 +153,22 @@ def test_payloads_are_as_small_as_described(name):
         'ternary l2': 2,
         'ternary max': 2,
         'scaled sign': 1,
-        'topk >> qsgd': 0.1 * (32 + 4 + 32 / 256),
-        'topk >> sign': 0.1 * 33,
+        'topk >> qsgd': 0.1 * (5.25 + 4 + 32 / 256),
+        'topk >> sign': 0.1 * (5.25 + 1),
         'randk >> qsgd': 0.2 * (4 + 32 / 256),
         'bernoulli >> ternary': 0.5 * 2 * 1.02,
-        'topk >> randk >> sign': 0.5 * 32 + 0.25,
+        'topk >> randk >> sign': 1 + 0.25,  # half of all: a bit for every entry
     }[name]
     seen = 8 * gz.payload_bytes(COMPRESSORS[name], jnp.zeros(n)) / n
     assert bits <= seen * 1.01
     assert seen <= bits * 1.01 + 8 * 512 / n
+
+
+def test_indices_and_coarse_values_in_thirteen_bits():
+    """Of 10 million entries one in a hundred, index and value together."""
+    like = jax.ShapeDtypeStruct((10_000_000,), jnp.float32)
+    size = gz.payload_bytes(gz.TopK(0.01) >> gz.QSGD(levels=7), like)
+    assert 8 * size / 100_000 < 13
 
 
 def test_a_narrow_type_on_the_wire_would_be_seen():

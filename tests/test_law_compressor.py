@@ -176,6 +176,14 @@ def test_decode_mean_is_the_mean_of_decodes(compressor):
 
 
 @pytest.mark.parametrize('compressor', CASES)
+def test_the_remainder_is_what_was_not_decoded(compressor):
+    x, key = jax.random.normal(jax.random.key(1), (9, 11)), jax.random.key(2)
+    rest = compressor.remainder(x, compressor.encode(x, key), key)
+    assert (rest.shape, rest.dtype) == (x.shape, x.dtype)
+    np.testing.assert_allclose(rest, x - roundtrip(compressor, x, key), atol=1e-6)
+
+
+@pytest.mark.parametrize('compressor', CASES)
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_seen(compressor, bad, request):
     """NaN and infinity are never sent as a finite number; a random choice may leave them out."""

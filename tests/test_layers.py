@@ -17,6 +17,7 @@ LAYERS = [
     ['leaves'],
     ['reducers'],
     ['compressors'],
+    ['positions'],
     ['axes', 'kernels', 'packing'],
     ['base'],
     ['checks', 'empirical', 'theory'],

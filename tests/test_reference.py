@@ -1,5 +1,7 @@
 """The library against slow NumPy written from the papers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +11,17 @@ from hypothesis import given, settings
 import gradzip as gz
 from gradzip.base import like_of
 from tests import reference
-from tests.arrays import vectors
+from tests.arrays import flushed, vectors
 from tests.mappers import AXIS
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def roundtrip(compressor, x, key):
+    return compressor.decode(compressor.encode(x, key), like_of(x), key)
+
+
 def decoded(compressor, x, key):
-    return np.asarray(
-        jax.jit(lambda x, key: compressor.decode(compressor.encode(x, key), like_of(x), key))(
-            x, key
-        )
-    )
+    return np.asarray(roundtrip(compressor, x, key))
 
 
 @settings(max_examples=40, deadline=None)
@@ -42,6 +45,97 @@ def test_top_k_takes_nan_first_then_infinity_and_breaks_ties_by_index(x):
     np.testing.assert_array_equal(
         decoded(gz.TopK(0.4), x, jax.random.key(0)), reference.top_k(x, 2)
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(x=vectors())
+def test_block_top_k(x):
+    for k, block in ((1, 1), (3, 8), (8, 8), (5, 64)):
+        expected = reference.block_top_k(x.ravel(), k, block).reshape(x.shape)
+        got = decoded(gz.BlockTopK(k, block), x, jax.random.key(0))
+        np.testing.assert_array_equal(got, expected)
+
+
+def places(capacity, x):
+    return int(np.ceil(round(capacity * x.size, 6)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(x=vectors())
+def test_threshold(x):
+    x = np.float32(flushed(x))
+    for relative, capacity in ((0.3, 0.2), (0.3, 1.0), (1.0, 0.5)):
+        expected = reference.threshold(x.ravel(), relative, places(capacity, x)).reshape(x.shape)
+        got = decoded(gz.Threshold(relative, capacity), x, jax.random.key(0))
+        np.testing.assert_array_equal(got, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(x=vectors())
+def test_energy(x):
+    """The same entries, but where the share is reached within the rounding of a float32 sum."""
+    for share, capacity in ((0.5, 0.2), (0.7, 1.0), (1.0, 1.0)):
+        got = decoded(gz.Energy(share, capacity), x, jax.random.key(0))
+        room = places(capacity, x)
+        nearly = [reference.energy(x.ravel(), s, room) for s in (share * (1 - 2e-6), share)]
+        counts = [np.count_nonzero(e) for e in nearly]
+        assert counts[0] <= np.count_nonzero(got) <= counts[1] + (share == 1.0) * x.size
+        expected = reference.top_k(x.ravel(), np.count_nonzero(got)).reshape(x.shape)
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize('name', ['threshold', 'energy'])
+@pytest.mark.parametrize(
+    ('x', 'expected'),
+    [
+        ([0.0, -0.0, 0.0, 0.0], [0, 0, 0, 0]),
+        ([2.0, -2.0, 2.0, 2.0], [2, -2, 2, 0]),
+        ([0.1, 1.0, np.inf, 0.0], [0, 0, np.inf, 0]),
+        ([0.1, np.nan, np.inf, 0.0], [0.1, np.nan, np.inf, 0]),
+        ([np.nan, np.nan, -np.inf, np.nan], [np.nan, np.nan, 0, np.nan]),
+    ],
+)
+def test_what_counts_as_large(name, x, expected):
+    """Three places for four entries: ties by index, zeros never, NaN first."""
+    if name == 'energy' and np.inf in x and np.nan not in x:
+        expected = x  # not finite: all there is room for
+    compressor = {'threshold': gz.Threshold(0.9, 0.75), 'energy': gz.Energy(0.7, 0.75)}[name]
+    payload = compressor.encode(jnp.array(x), jax.random.key(0))
+    assert payload.count == np.count_nonzero(np.array(expected))
+    got = compressor.decode(payload, like_of(jnp.array(x)), jax.random.key(0))
+    np.testing.assert_array_equal(got, np.float32(expected))
+
+
+@pytest.mark.parametrize('n', [1, 5, 16, 40])
+@pytest.mark.parametrize('block', [1, 7, 16])
+def test_dct(n, block):
+    x = np.random.default_rng(n).normal(size=n).astype(np.float32)
+    blocks = [x[i : i + block] for i in range(0, n, block)]
+    expected = np.concatenate([reference.dct(b) for b in blocks])
+    scheme, key = gz.DCT(gz.Identity(), block), jax.random.key(0)
+    np.testing.assert_allclose(scheme.encode(x, key).values, expected, atol=1e-5)
+    np.testing.assert_allclose(decoded(scheme, x, key), x, atol=1e-5)
+
+
+def test_dct_hands_on_what_the_inner_one_states():
+    like = jax.ShapeDtypeStruct((50, 21), jnp.float32)
+    for inner in (gz.QSGD(7), gz.RandK(0.1), gz.BlockTopK(2, 32), gz.ScaledSign()):
+        scheme = gz.DCT(inner, 32)
+        flat = jax.ShapeDtypeStruct((1050,), jnp.float32)
+        assert (scheme.omega(like), scheme.delta(like)) == (inner.omega(flat), inner.delta(flat))
+        assert (scheme.linear, scheme.random) == (inner.linear, inner.random)
+
+
+@pytest.mark.parametrize('c', [gz.TopK(0.3), gz.ScaledSign(), gz.Energy(0.5, 0.4)], ids=repr)
+def test_induced(c):
+    """C(v) + Q(v - C(v)), with the draws that Q makes for itself."""
+    x, key = np.random.default_rng(0).normal(size=20).astype(np.float32), jax.random.key(3)
+    kept = decoded(c, x, key)
+    rest = decoded(gz.QSGD(3), x - kept, jax.random.fold_in(key, 1))
+    scheme = gz.Induced(c, gz.QSGD(3))
+    np.testing.assert_allclose(decoded(scheme, x, key), kept + rest, atol=1e-6)
+    half = decoded(scheme.contractive(), x, key)  # the same, scaled
+    assert np.linalg.norm(x - half) <= np.linalg.norm(x - kept - rest) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize('levels', [1, 3, 7, 127])

@@ -16,7 +16,13 @@ import gradzip as gz
 COMPRESSORS: dict[str, gz.Compressor] = {
     'identity': gz.Identity(),
     'topk': gz.TopK(0.1),
+    'topk plain': gz.TopK(0.1, indices='plain'),
     'topk all': gz.TopK(1.0),
+    'blocktopk': gz.BlockTopK(3, 16),
+    'threshold': gz.Threshold(0.4, capacity=0.3),
+    'energy': gz.Energy(0.6, capacity=0.7),
+    'dct': gz.DCT(gz.BlockTopK(3, 16), 16),
+    'induced': gz.Induced(gz.TopK(0.1), gz.QSGD(7)),
     'randk': gz.RandK(0.2),
     'randblock': gz.RandBlock(0.3),
     'bernoulli': gz.Bernoulli(0.2),
@@ -40,7 +46,13 @@ CAP = 601  # room for the values of Bernoulli(0.5) on 1000 entries
 CONSTANTS: dict[str, tuple[float | None, float | None]] = {
     'identity': (0.0, 1.0),
     'topk': (None, 0.1),
+    'topk plain': (None, 0.1),
     'topk all': (None, 1.0),
+    'blocktopk': (None, 3 / 16),
+    'threshold': (None, 1 / (1 + 999 * 0.4**2)),
+    'energy': (None, 0.6),
+    'dct': (None, 3 / 16),
+    'induced': (0.9 * 255**0.5 / 14, None),
     'randk': (4.0, None),
     'randblock': (3.0, None),  # four blocks of 300, the last one short
     'bernoulli': (4.0, None),

@@ -51,3 +51,6 @@ class ScaledSign(Compressor):
 
     def delta(self, like: Like) -> float:
         return 1 / max(like.size, 1)
+
+    def scaled(self, payload: Signs, factor: Array | float) -> Signs:
+        return payload._replace(scale=payload.scale * factor)

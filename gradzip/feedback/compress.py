@@ -69,7 +69,7 @@ def compress(
         leaves.check_updates(updates, updates if params is None else params)
         axes.check_local(updates, axis_name)
         target = leaves.in_memory_dtype(updates)
-        mean, sent, exchange = leaves.exchange(
+        mean, sent, _, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=False
         )
         measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)

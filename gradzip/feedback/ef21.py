@@ -83,7 +83,7 @@ def ef21(
         leaves.check_updates(updates, estimate)
         axes.check_local(updates, axis_name, memory=estimate)
         target = optax.tree.sub(leaves.cast_like(updates, estimate), estimate)
-        news, sent, exchange = leaves.exchange(
+        news, sent, _, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
         )
         mean = optax.tree.add(state.mean, news)

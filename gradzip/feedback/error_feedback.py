@@ -94,10 +94,10 @@ def error_feedback(
             return gradient.astype(wide) + decay * lost.astype(wide)
 
         target = jax.tree.map(add, updates, error)
-        mean, sent, exchange = leaves.exchange(
+        mean, sent, lost, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
         )
-        error = leaves.cast_like(optax.tree.sub(target, sent), error)
+        error = leaves.cast_like(lost, error)
         measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
         state = ErrorFeedbackState(exchange, axes.to_rows(error, axis_name), measured)
         return leaves.cast_like(mean, updates), state

@@ -100,7 +100,7 @@ def _select_in_word(word: Array, rank: Array) -> Array:
 
 
 def _sorted_top_k(x: Array, k: int) -> tuple[Array, Array]:
-    u = _magnitude(x)
+    u = magnitude(x)
     as_float = jnp.float64 if u.dtype == jnp.int64 else jnp.float32
     # XLA has a fast top-k for floats only; the same bits are in the same order.
     _, indices = lax.top_k(lax.bitcast_convert_type(u, as_float), k)
@@ -154,12 +154,12 @@ def _read(x: Array, indices: Array) -> tuple[Array, Array]:
     values = _take(x, indices)
     # Adds zero, but makes the indices wait for the values. A later write at the indices is then
     # known to come after all reading, and XLA does it in place instead of on a copy of x.
-    return values, indices + jnp.minimum(_magnitude(values), 0).astype(jnp.int32)
+    return values, indices + jnp.minimum(magnitude(values), 0).astype(jnp.int32)
 
 
 def _bracket(x: Array, plan: _Plan) -> tuple[Array, Array]:
     """Order statistics of a sample, between which the k-th largest of x lies almost surely."""
-    sample = _magnitude(lax.slice(x, (0,), (x.size,), (plan.stride,)))
+    sample = magnitude(lax.slice(x, (0,), (x.size,), (plan.stride,)))
     ranks = jnp.array([plan.lower, max(plan.upper, 1)], jnp.int32)
     # Loops store the sample; unrolled, each histogram would gather it again from all over x.
     lo, hi = lax.map(lambda rank: _kth_of(sample, rank), ranks)
@@ -170,7 +170,7 @@ def _cut_inside(x: Array, inside: Array, held: Array, need: Array, capacity: int
     """The mask of the `need` largest among the `held` of a mask, at most `capacity`."""
     indices = select(inside, capacity)
     valid = lax.iota(jnp.int32, capacity) < held
-    u = jnp.where(valid, _magnitude(_take(x, indices)), -1)
+    u = jnp.where(valid, magnitude(_take(x, indices)), -1)
     t = _kth_of(u, need)
     above, ties = _pack_each([u > t, u == t])
     last = _position(ties, need - _count(above))
@@ -214,7 +214,7 @@ def _position(words: Array, count: Array) -> Array:
     return (home << 5) + _select_in_word(_take(words, home), rank)
 
 
-def _magnitude(x: Array) -> Array:
+def magnitude(x: Array) -> Array:
     """Integers in the order of |x|, NaN above all: i32 of 31 bits, i64 of 63 for float64."""
     width = 8 * x.dtype.itemsize
     infinity = int(np.array(np.inf, x.dtype).view(f'int{width}'))
@@ -227,7 +227,7 @@ def _mask_words(x: Array, *tests: Test) -> list[Array]:
     """Tests of the magnitudes, one bit an entry, lowest first, in a multiple of 32 words."""
     whole = x.size // BLOCK * BLOCK
     # Slice x, not u: then slice, test and packing are one loop, and nothing of x's size is stored.
-    head, tail = _magnitude(x[:whole]), _magnitude(x[whole:])
+    head, tail = magnitude(x[:whole]), magnitude(x[whole:])
     words = _pack_each([test(head) for test in tests])
     if not tail.size:
         return words
@@ -285,13 +285,13 @@ def _kth_of_all(x: Array, rank: int) -> Array:
     def count(prefix: Array, shift: Array) -> Array:
         def one(start: Array) -> Array:
             first = jnp.minimum(start, x.size - size)  # the last chunk overlaps the one before
-            u = _magnitude(lax.dynamic_slice(x, (first,), (size,)))
+            u = magnitude(lax.dynamic_slice(x, (first,), (size,)))
             u = jnp.where(first + lax.iota(jnp.int32, size) >= start, u, -1)
             return _histogram(u, prefix, shift)
 
         return jnp.sum(lax.map(one, starts), axis=0, dtype=jnp.int32)
 
-    return _kth(count, _magnitude(x[:1])[0] * 0, rank)
+    return _kth(count, magnitude(x[:1])[0] * 0, rank)
 
 
 def _histogram(u: Array, prefix: Array, shift: Array) -> Array:

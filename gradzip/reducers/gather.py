@@ -18,6 +18,7 @@ from gradzip.base import (
     Reduced,
     Reducer,
     State,
+    check_compressor,
     like_of,
 )
 from gradzip.packing import from_buffer, to_buffer
@@ -48,7 +49,7 @@ class Gather(Reducer):
     compressor: Compressor
 
     def __post_init__(self) -> None:
-        check_compressor('Gather', self.compressor)
+        check_compressor('Gather', 'compressor', self.compressor)
 
     @property
     def random(self) -> bool:
@@ -64,13 +65,14 @@ class Gather(Reducer):
         mine = [jax.random.fold_in(key, me) for key in keys]
         payloads = self.payloads(xs, mine)
         sents = [self.compressor.decode(*args) for args in zip(payloads, likes, mine, strict=True)]
+        losts = [self.compressor.remainder(*args) for args in zip(xs, payloads, mine, strict=True)]
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
             everyones = axes.gather(to_buffer(payloads), axis_name)
             fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
             means = self.means(everyones, likes, [fold(key, workers) for key in keys])
-        return [Reduced(*columns) for columns in zip(means, sents, states, strict=True)]
+        return [Reduced(*columns) for columns in zip(means, sents, states, losts, strict=True)]
 
     def payloads(self, xs: list[Array], keys: list[Key]) -> list[Payload]:
         """What this worker sends, one payload an array, each with this worker's own key."""
@@ -83,9 +85,3 @@ class Gather(Reducer):
             self.compressor.decode_mean(*args)
             for args in zip(from_buffer(buffers, shapes), likes, keys, strict=True)
         ]
-
-
-def check_compressor(owner: str, compressor: Compressor) -> None:
-    """Refuses what is no compressor."""
-    if not isinstance(compressor, Compressor):
-        raise TypeError(f'{owner}(compressor=...) must be a Compressor; got {compressor!r}.')

@@ -5,8 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from gradzip import axes
-from gradzip.base import Array, AxisName, Compressor, Key, Reduced, Reducer, State, like_of
-from gradzip.reducers.gather import check_compressor
+from gradzip.base import (
+    Array,
+    AxisName,
+    Compressor,
+    Key,
+    Reduced,
+    Reducer,
+    State,
+    check_compressor,
+    like_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Sum(Reducer):
     compressor: Compressor
 
     def __post_init__(self) -> None:
-        check_compressor('Sum', self.compressor)
+        check_compressor('Sum', 'compressor', self.compressor)
         if not self.compressor.linear:
             raise TypeError(
                 f'Sum({self.compressor!r}): the sum of its payloads does not decode to the sum of '
