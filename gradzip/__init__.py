@@ -22,6 +22,7 @@ from gradzip.base import Reducer as Reducer
 from gradzip.reducers.gather import Gather as Gather
 from gradzip.reducers.powersgd import PowerSGD as PowerSGD
 from gradzip.reducers.sum import Sum as Sum
+from gradzip.reducers.two_shot import TwoShot as TwoShot
 
 # what is done: exchanges and delays
 from gradzip.delay import Constant as Constant

@@ -200,6 +200,11 @@ def _gather_devices(x: Array, names: tuple[str, ...]) -> Array:
     return lax.all_gather(x, names)
 
 
+def all_to_all(x: Array, axis_name: AxisName | None) -> Array:
+    """Row i of x goes to worker i; row i of the result came from there: (workers, *shape)."""
+    return x if axis_name is None else lax.all_to_all(x, names_of(axis_name), 0, 0)
+
+
 def to_rows(tree: PyTree, axis_name: AxisName | None) -> PyTree:
     """Marks a tree as this worker's own; unchanged for one worker."""
     if axis_name is None:

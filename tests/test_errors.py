@@ -47,6 +47,8 @@ BAD = [
     (lambda: gz.PowerSGD(1.5), TypeError, 'must be an integer'),
     (lambda: gz.Sum(gz.TopK(0.1)), TypeError, r'Use Gather\(TopK\(fraction=0.1, '),
     (lambda: gz.Sum(0.1), TypeError, 'must be a Compressor; got 0.1'),
+    (lambda: gz.TwoShot(gz.Sum(gz.Identity())), TypeError, 'must be a Compressor'),
+    (lambda: gz.TwoShot(gz.QSGD(7), 4), TypeError, r'TwoShot\(second=...\) must be a Compressor'),
     (lambda: gz.Gather(gz.Sum(gz.Identity())), TypeError, 'must be a Compressor'),
     (lambda: gz.QSGD(7) >> gz.TopK(0.1), TypeError, 'Start with one that keeps entries'),
     (lambda: gz.TopK(0.1) >> 3, TypeError, 'unsupported operand'),

@@ -44,7 +44,7 @@ def run_both(*arguments: str) -> list[str]:
     return [stdout for stdout, _ in outputs]
 
 
-@pytest.mark.parametrize('scheme', ['topk', 'qsgd', 'powersgd', 'hierarchical'])
+@pytest.mark.parametrize('scheme', ['topk', 'qsgd', 'two shot', 'powersgd', 'hierarchical'])
 def test_two_processes_of_four_devices(scheme, tmp_path):
     run_both(scheme, str(tmp_path))
     ranks = [dict(np.load(tmp_path / f'{rank}.npz')) for rank in (0, 1)]

@@ -74,6 +74,8 @@ REDUCERS: dict[str, gz.Reducer] = {
     **{f'gather {name}': gz.Gather(c) for name, c in COMPRESSORS.items()},
     **{f'sum {name}': gz.Sum(c) for name, c in COMPRESSORS.items() if c.linear},
     'powersgd': gz.PowerSGD(2),
+    'two shot qsgd': gz.TwoShot(gz.QSGD(7)),
+    'two shot topk, sign': gz.TwoShot(gz.TopK(0.5), gz.ScaledSign()),
 }
 
 
