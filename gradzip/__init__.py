@@ -21,6 +21,7 @@ from gradzip.base import Reduced as Reduced
 from gradzip.base import Reducer as Reducer
 from gradzip.reducers.gather import Gather as Gather
 from gradzip.reducers.powersgd import PowerSGD as PowerSGD
+from gradzip.reducers.stages import stages as stages
 from gradzip.reducers.sum import Sum as Sum
 from gradzip.reducers.two_shot import TwoShot as TwoShot
 
@@ -50,4 +51,5 @@ from gradzip.axes import localize as localize
 from gradzip.axes import state_specs as state_specs
 from gradzip.base import PerWorker as PerWorker
 from gradzip.traffic import payload_bytes as payload_bytes
+from gradzip.traffic import step_bytes as step_bytes
 from gradzip.traffic import wire_bytes as wire_bytes
