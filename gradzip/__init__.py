@@ -50,6 +50,7 @@ from gradzip import theory as theory
 from gradzip.axes import localize as localize
 from gradzip.axes import state_specs as state_specs
 from gradzip.base import PerWorker as PerWorker
+from gradzip.data_parallel import data_parallel as data_parallel
 from gradzip.traffic import payload_bytes as payload_bytes
 from gradzip.traffic import step_bytes as step_bytes
 from gradzip.traffic import wire_bytes as wire_bytes

@@ -200,7 +200,7 @@ def _gather_devices(x: Array, names: tuple[str, ...]) -> Array:
     return lax.all_gather(x, names)
 
 
-def all_to_all(x: Array, axis_name: AxisName | None) -> Array:
+def swap_rows(x: Array, axis_name: AxisName | None) -> Array:
     """Row i of x goes to worker i; row i of the result came from there: (workers, *shape)."""
     return x if axis_name is None else lax.all_to_all(x, names_of(axis_name), 0, 0)
 

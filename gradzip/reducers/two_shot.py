@@ -119,7 +119,7 @@ class TwoShot(Reducer):
         """What the workers wanted in this worker's chunk of each array, on average."""
         workers, me = axes.worker_count(axis_name), axes.worker_index(axis_name)
         one = jax.tree.map(lambda a: Like(a.shape[1:], a.dtype), payloads)
-        received = from_buffer(axes.all_to_all(jax.vmap(to_buffer)(payloads), axis_name), one)
+        received = from_buffer(axes.swap_rows(jax.vmap(to_buffer)(payloads), axis_name), one)
         senders = jax.vmap(_first_key, (None, 0, None))
         return [
             self.compressor.decode_mean(payload, like, senders(key, jnp.arange(workers), me))
