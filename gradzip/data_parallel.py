@@ -141,8 +141,8 @@ def _check_mesh(mesh: Any, axis_name: AxisName) -> tuple[str, ...]:
     rest = [name for name in mesh.axis_names if name not in names]
     if rest:
         raise ValueError(
-            f'data_parallel(axis_name={axis_name!r}) leaves out {rest} of the axes of the mesh. All '
-            'must be axes of workers: parameters that are sharded are not supported.'
+            f'data_parallel(axis_name={axis_name!r}) leaves out {rest} of the axes of the mesh. '
+            'All must be axes of workers: parameters that are sharded are not supported.'
         )
     return names
 
