@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -64,10 +65,12 @@ def main(
         links = _links(QUICK_SPEEDS if quick else speeds, '0' if quick else delays)
         begin, found = time.time(), list[Row]()
         counts = QUICK_ROWS if quick else rows, 1 if quick else rounds
-        for row in measure(workers, counts[0], links, chosen, counts[1], console.print):
-            found.append(row)
-            where, took = report.label(row.link), row.median * 1e3
-            console.print(f'{where:>18}  {row.scheme:28} {took:10,.1f} ms', highlight=False)
+        measured = measure(workers, counts[0], links, chosen, counts[1], console.print)
+        with closing(measured):  # an interruption here, too, takes the network down
+            for row in measured:
+                found.append(row)
+                where, took = report.label(row.link), row.median * 1e3
+                console.print(f'{where:>18}  {row.scheme:28} {took:10,.1f} ms', highlight=False)
     except (ValueError, NetworkError, WorkerDied) as error:
         Console(stderr=True).print(f'Error: {error}', style='red', markup=False, highlight=False)
         raise typer.Exit(2) from None

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -114,7 +114,7 @@ def workers_on(made: Network, rows: int) -> Iterator[Workers]:
 
 def measure(
     workers: int, rows: int, links: list[Link], schemes: list[str], rounds: int, say: Any = print
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Every scheme on every link, the rounds interleaved: the machine's other work moves too."""
     with ExitStack() as stack:
         stack.enter_context(_terminable())

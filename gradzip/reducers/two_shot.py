@@ -93,15 +93,15 @@ class TwoShot(Reducer):
         again = [jax.random.fold_in(key, workers + me) for key in keys]
         seconds = [self._again.encode(*args) for args in zip(averages, again, strict=True)]
         decoded = self._everyones(seconds, likes, keys, axis_name)
+        owned = (jnp.arange(workers) == me)[:, None]
         out = []
         for i, x in enumerate(xs):
-            args = chunks[i], payloads[i], mine[i]
             late = workers * self._again.remainder(averages[i], seconds[i], again[i])
-            lost = jax.vmap(self.compressor.remainder)(*args).at[me].add(late)
-            sent = _decode(self.compressor, payloads[i], likes[i], mine[i]).at[me].add(-late)
-            parts = (_joined(part, like_of(x)) for part in (decoded[i], sent, lost))
-            mean_, sent, lost = parts
-            out.append(Reduced(mean_, sent, states[i], lost))
+            charge = jnp.where(owned, late, 0)
+            sent = _decode(self.compressor, payloads[i], likes[i], mine[i]) - charge
+            lost = jax.vmap(self.compressor.remainder)(chunks[i], payloads[i], mine[i]) + charge
+            parts = [_joined(part, like_of(x)) for part in (decoded[i], sent, lost)]
+            out.append(Reduced(parts[0], parts[1], states[i], parts[2]))
         return out
 
     def payloads(self, chunks: list[Array], keys: list[Key]) -> list[Payload]:
