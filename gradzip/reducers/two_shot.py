@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gradzip import axes
 from gradzip.base import (
@@ -87,13 +88,15 @@ class TwoShot(Reducer):
         workers, me = axes.worker_count(axis_name), axes.worker_index(axis_name)
         chunks = [_cut(x, workers) for x in xs]
         likes = [Like(c.shape[1:], c.dtype) for c in chunks]
-        mine = [jax.vmap(_first_key, (None, None, 0))(k, me, jnp.arange(workers)) for k in keys]
+        mine = [
+            jax.vmap(_first_key, (None, None, 0))(k, me, lax.iota(jnp.int32, workers)) for k in keys
+        ]
         payloads = self.payloads(chunks, mine)
         averages = self._averages(payloads, likes, keys, axis_name)
         again = [jax.random.fold_in(key, workers + me) for key in keys]
         seconds = [self._again.encode(*args) for args in zip(averages, again, strict=True)]
         decoded = self._everyones(seconds, likes, keys, axis_name)
-        owned = (jnp.arange(workers) == me)[:, None]
+        owned = (lax.iota(jnp.int32, workers) == me)[:, None]
         out = []
         for i, x in enumerate(xs):
             late = workers * self._again.remainder(averages[i], seconds[i], again[i])
@@ -122,7 +125,9 @@ class TwoShot(Reducer):
         received = from_buffer(axes.swap_rows(jax.vmap(to_buffer)(payloads), axis_name), one)
         senders = jax.vmap(_first_key, (None, 0, None))
         return [
-            self.compressor.decode_mean(payload, like, senders(key, jnp.arange(workers), me))
+            self.compressor.decode_mean(
+                payload, like, senders(key, lax.iota(jnp.int32, workers), me)
+            )
             for payload, like, key in zip(received, likes, keys, strict=True)
         ]
 
@@ -130,7 +135,8 @@ class TwoShot(Reducer):
         self, seconds: list[Payload], likes: list[Like], keys: list[Key], axis_name: AxisName | None
     ) -> list[Array]:
         """All chunks of the mean of each array, as their owners encoded them: [workers, chunk]."""
-        owners = axes.worker_count(axis_name) + jnp.arange(axes.worker_count(axis_name))
+        workers = axes.worker_count(axis_name)
+        owners = workers + lax.iota(jnp.int32, workers)
         buffer = to_buffer(seconds)
         buffers = buffer[None] if axis_name is None else axes.gather(buffer, axis_name)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
