@@ -28,7 +28,9 @@ from gradzip.base import Reduced as Reduced
 from gradzip.base import Reducer as Reducer
 from gradzip.reducers.gather import Gather as Gather
 from gradzip.reducers.powersgd import PowerSGD as PowerSGD
+from gradzip.reducers.stages import stages as stages
 from gradzip.reducers.sum import Sum as Sum
+from gradzip.reducers.two_shot import TwoShot as TwoShot
 
 # what is done: exchanges and delays
 from gradzip.delay import Constant as Constant
@@ -55,5 +57,7 @@ from gradzip import theory as theory
 from gradzip.axes import localize as localize
 from gradzip.axes import state_specs as state_specs
 from gradzip.base import PerWorker as PerWorker
+from gradzip.data_parallel import data_parallel as data_parallel
 from gradzip.traffic import payload_bytes as payload_bytes
+from gradzip.traffic import step_bytes as step_bytes
 from gradzip.traffic import wire_bytes as wire_bytes

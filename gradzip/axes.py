@@ -200,6 +200,14 @@ def _gather_devices(x: Array, names: tuple[str, ...]) -> Array:
     return lax.all_gather(x, names)
 
 
+def swap_rows(x: Array, axis_name: AxisName | None) -> Array:
+    """Row i of x goes to worker i; row i of the result came from there: (workers, *shape)."""
+    # Over gloo this takes twice the time that its bytes need, though no more bytes cross: the two
+    # directions of a link are served one after the other. Two processes, 4.2 MB each way at
+    # 100 Mbit/s: 695 ms, eth0 counts 4.28 MB; W - 1 ppermutes 697 ms, plain sockets 353 ms.
+    return x if axis_name is None else lax.all_to_all(x, names_of(axis_name), 0, 0)
+
+
 def to_rows(tree: PyTree, axis_name: AxisName | None) -> PyTree:
     """Marks a tree as this worker's own; unchanged for one worker."""
     if axis_name is None:

@@ -29,8 +29,7 @@ from gradzip.base import (
     Scheme,
     memory_like,
 )
-from gradzip.reducers.gather import Gather
-from gradzip.reducers.sum import Sum
+from gradzip.reducers.default import reducer_of
 
 
 class ExchangeState(NamedTuple):
@@ -141,14 +140,13 @@ def fold_each(key: Key, count: int) -> Key:
 def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:
     """What a scheme means for one leaf. A bare compressor is summed if linear, else gathered."""
     chosen = scheme if isinstance(scheme, Compressor | Reducer) else scheme(like)
-    if isinstance(chosen, Compressor):
-        chosen = Sum(chosen) if chosen.linear else Gather(chosen)
-    if not isinstance(chosen, Reducer):
+    if not isinstance(chosen, Compressor | Reducer):
         raise TypeError(
             'A scheme must give a Compressor or a Reducer for every leaf; for a leaf of shape '
             f'{like.shape} and dtype {like.dtype} it gave {chosen!r}.'
         )
-    return chosen.contractive() if memory else chosen
+    reducer = reducer_of(chosen)
+    return reducer.contractive() if memory else reducer
 
 
 def check_updates(updates: PyTree, params: PyTree) -> None:

@@ -2,17 +2,19 @@
 
 Both count the operands of collectives, in bytes a worker and a step: what a worker hands to an
 all-gather, an all-reduce, a reduce-scatter or an all-to-all. How often a link carries these bytes
-is the collective algorithm's affair.
+is the collective algorithm's affair; `link_bytes` assumes the usual ones. Of a conditional the
+branch with the most bytes counts, and a loop's body counts once.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import optax
 
 from gradzip import leaves
 from gradzip.base import PyTree, Scheme, memory_like
@@ -28,6 +30,11 @@ HLO_COLLECTIVES = (
     'collective-broadcast',
 )
 INSTRUCTION = re.compile(r'%?(?P<name>[\w.\-]+) = (?P<type>.+?) (?P<op>[a-z][\w\-]*)\((?P<args>.*)')
+ALONE = re.compile(r'replica_groups=(?:\{\{\d+\}(?:,\{\d+\})*\}|\[\d+,1\]<=)')
+CALLED = re.compile(
+    r'\b(?:calls|to_apply|body|condition|\w+_computations?)=(?:%([\w.\-]+)|\{([^}]*)\})'
+)
+HEADER = re.compile(r'^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) .*\{$')
 ARRAY = re.compile(r'(pred|bf16|[suf]\d+|f8\w+|c\d+)\[([\d,]*)\]')
 
 
@@ -58,14 +65,56 @@ def payload_bytes(scheme: Scheme, params: PyTree, workers: int = 2) -> int:
         state = leaves.init(scheme, tree, jax.random.key(0), memory=False)
         return leaves.exchange(scheme, tree, state, axis, memory=False).mean
 
-    jaxpr = jax.make_jaxpr(step, axis_env=[(axis, workers)])(likes)
-    return sum(_operand_bytes(equation) for equation in _collectives(jaxpr.jaxpr))
+    return _traced(step, likes, {axis: workers}, _operand_bytes)
+
+
+def step_bytes(
+    tx: optax.GradientTransformation, params: PyTree, axis_sizes: Mapping[str, int]
+) -> int:
+    """Bytes that one worker hands to the collectives in one update of a whole transformation.
+
+    Counted on the traced update: exchanges, their metrics, and whatever wraps them. Equal to
+    `wire_bytes` of the compiled update. A collective over a single worker counts nothing.
+
+    Args:
+      tx: a transformation, usually a chain.
+      params: tree of arrays, or of their shapes and dtypes; gradients have the same.
+      axis_sizes: the workers on every axis that tx names, such as `mesh.shape`.
+
+    Returns:
+      Bytes, a Python int.
+
+    Raises:
+      ValueError: tx names an axis that axis_sizes lacks.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, gradzip as gz
+      >>> tx = optax.chain(gz.error_feedback(gz.TopK(0.01), 'data'), optax.sgd(0.1))
+      >>> gz.step_bytes(tx, jnp.zeros(100_000), {'data': 8})
+      5120
+    """
+    return _traced(lambda grads: _update(tx, grads), params, axis_sizes, _operand_bytes)
+
+
+def link_bytes(
+    tx: optax.GradientTransformation, params: PyTree, axis_sizes: Mapping[str, int]
+) -> int:
+    """Bytes that one worker sends over its link in one update, by the usual algorithms.
+
+    Rings: of an all-reduce 2 (W - 1) / W of its operand, of an all-gather W - 1 times the operand,
+    of a reduce-scatter or an all-to-all (W - 1) / W of it.
+    """
+    return _traced(lambda grads: _update(tx, grads), params, axis_sizes, _sent_bytes)
+
+
+def _update(tx: optax.GradientTransformation, grads: PyTree) -> PyTree:
+    return tx.update(grads, tx.init(grads), grads)
 
 
 def wire_bytes(compiled: Any) -> int:
     """Bytes that one device hands to the collectives of a compiled program, read from its HLO.
 
-    A collective inside a loop counts once; one in the untaken branch of a conditional counts too.
+    Of a conditional the branch with the most bytes counts; the body of a loop counts once.
 
     Args:
       compiled: what `jax.jit(f).lower(...).compile()` returns, or its text.
@@ -79,21 +128,58 @@ def wire_bytes(compiled: Any) -> int:
       0
     """
     text = compiled if isinstance(compiled, str) else compiled.as_text()
-    return sum(size for _, size in collectives(text))
+    types, (entry, bodies) = _types(text), _computations(text)
+
+    def total(name: str) -> int:
+        own = sum(size for _, size in collectives(bodies.get(name, ''), types))
+        return own + sum(_called_bytes(line, total) for line in bodies.get(name, '').splitlines())
+
+    return total(entry)
 
 
-def collectives(text: str) -> list[tuple[str, int]]:
-    """The collectives in a program's HLO text: (opcode, operand bytes) in order of appearance."""
-    instructions = [m for line in text.splitlines() if (m := INSTRUCTION.search(line))]
-    types = {m['name']: m['type'] for m in instructions}
+def collectives(text: str, types: dict[str, str] | None = None) -> list[tuple[str, int]]:
+    """The collectives in HLO text: (opcode, operand bytes) in order of appearance.
+
+    Those in which every device is a group of its own send nothing and are left out. `types` are
+    those of the whole program where text is a part of it.
+    """
+    types = _types(text) if types is None else types
     found = []
-    for m in instructions:
+    for m in _instructions(text):
         op = m['op'].removesuffix('-start')
-        if op in HLO_COLLECTIVES:
+        if op in HLO_COLLECTIVES and not ALONE.search(m['args']):
             operands = m['args'].split('), ')[0].rstrip(')')
             names = re.findall(r'%([\w.\-]+)', operands)
             found.append((op, sum(_type_bytes(types[name]) for name in names)))
     return found
+
+
+def _types(text: str) -> dict[str, str]:
+    """The type of every value of a program."""
+    return {m['name']: m['type'] for m in _instructions(text)}
+
+
+def _instructions(text: str) -> list[re.Match]:
+    return [m for line in text.splitlines() if (m := INSTRUCTION.search(line))]
+
+
+def _computations(text: str) -> tuple[str, dict[str, str]]:
+    """The entry's name, and the lines of every computation of a program."""
+    entry, name, bodies = '', '', {'': []}
+    for line in text.splitlines():
+        if m := HEADER.match(line):
+            name, bodies[m['name']] = m['name'], []
+            entry = name if m['entry'] else entry
+        else:
+            bodies[name].append(line)
+    return entry, {name: '\n'.join(lines) for name, lines in bodies.items()}
+
+
+def _called_bytes(line: str, total: Callable[[str], int]) -> int:
+    """Of the computations that an instruction calls: all of them, or the largest branch."""
+    found = ' '.join(a or b for a, b in CALLED.findall(line))
+    sizes = [total(name) for name in re.findall(r'[\w.\-]+', found)]
+    return max(sizes, default=0) if ' conditional(' in line else sum(sizes)
 
 
 def _type_bytes(text: str) -> int:
@@ -110,17 +196,52 @@ def _item_bits(dtype: str) -> int:
     return int(dtype.lstrip('bfsuc'))
 
 
-def _collectives(jaxpr: Any) -> Iterator[Any]:
-    """Every collective in a jaxpr, inner jaxprs included."""
+Cost = Callable[[Any, int], int]  # of a collective, an equation among so many workers
+
+
+def _traced(step: Callable, like: PyTree, axis_sizes: Mapping[str, int], cost: Cost) -> int:
+    """The cost of all collectives in a program that runs where these axes are mapped."""
+    likes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+    sizes = dict(axis_sizes)
+    return _total(jax.make_jaxpr(step, axis_env=list(sizes.items()))(likes).jaxpr, sizes, cost)
+
+
+def _total(jaxpr: Any, sizes: dict[str, int], cost: Cost) -> int:
+    total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name.removesuffix('_invariant') in COLLECTIVES:
-            yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(inner, 'jaxpr', inner)
-                if hasattr(inner, 'eqns'):
-                    yield from _collectives(inner)
+            workers = _workers(equation, sizes)
+            total += cost(equation, workers) if workers > 1 else 0
+        inner = [_total(j, sizes, cost) for j in _inner(equation)]
+        total += max(inner, default=0) if equation.primitive.name == 'cond' else sum(inner)
+    return total
 
 
-def _operand_bytes(equation: Any) -> int:
+def _inner(equation: Any) -> list[Any]:
+    """The jaxprs inside an equation."""
+    values = [
+        v for p in equation.params.values() for v in (p if isinstance(p, tuple | list) else (p,))
+    ]
+    opened = [getattr(value, 'jaxpr', value) for value in values]
+    return [jaxpr for jaxpr in opened if hasattr(jaxpr, 'eqns')]
+
+
+def _workers(equation: Any, sizes: dict[str, int]) -> int:
+    names = equation.params.get('axes', equation.params.get('axis_name'))
+    names = names if isinstance(names, tuple | list) else (names,)
+    return math.prod(sizes[name] for name in names if isinstance(name, str))
+
+
+def _operand_bytes(equation: Any, workers: int) -> int:
+    del workers
     return sum(v.aval.size * v.aval.dtype.itemsize for v in equation.invars)
+
+
+def _sent_bytes(equation: Any, workers: int) -> int:
+    size, name = _operand_bytes(equation, workers), equation.primitive.name
+    if name.startswith('all_gather'):
+        return (workers - 1) * size
+    if name.startswith('ppermute'):
+        return size
+    rounds = 1 if name.startswith(('reduce_scatter', 'all_to_all')) else 2
+    return rounds * (workers - 1) * size // workers

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import gradzip as gz
+from gradzip.reducers.stages import Stages
 from gradzip.traffic import collectives
 from tests.mappers import AXIS, P, mesh_of
-from tests.zoo import COMPRESSORS, REDUCERS
+from tests.zoo import COMPRESSORS, REDUCERS, TRANSFORMATIONS
 
 PARAMS = {
     'w': jnp.zeros((37, 20)),
@@ -75,8 +76,10 @@ def widen(shape, spec, mesh):
 def test_on_cpu(reducer):
     tx = gz.error_feedback(reducer, AXIS, key=0)
     compiled = compile_exchange(tx, PARAMS, mesh_of(8))
-    assert gz.wire_bytes(compiled) == gz.payload_bytes(reducer, PARAMS) > 0
-    assert len(collectives(compiled.as_text())) == (2 if isinstance(reducer, gz.PowerSGD) else 1)
+    assert gz.wire_bytes(compiled) == gz.payload_bytes(reducer, PARAMS, workers=8) > 0
+    assert gz.wire_bytes(compiled) == gz.step_bytes(tx, PARAMS, {AXIS: 8})
+    expected = {gz.PowerSGD: 2, gz.TwoShot: 2, Stages: 4}.get(type(reducer), 1)
+    assert len(collectives(compiled.as_text())) == expected
 
 
 @pytest.mark.parametrize('reducer', CASES)
@@ -84,11 +87,60 @@ def test_on_tpu(reducer, tpu_mesh):
     tx = gz.compress(reducer, AXIS, key=0)
     compiled = compile_exchange(tx, PARAMS, tpu_mesh)
     found = collectives(compiled.as_text())
-    assert sum(size for _, size in found) == gz.payload_bytes(reducer, PARAMS)
+    assert gz.wire_bytes(compiled) == gz.payload_bytes(reducer, PARAMS, workers=8)
     if isinstance(reducer, gz.Gather):
         assert [op for op, _ in found] == ['all-gather']
-    else:
+    elif isinstance(reducer, gz.TwoShot):
+        assert [op for op, _ in found] == ['all-to-all', 'all-gather']
+    elif not isinstance(reducer, Stages):
         assert {op for op, _ in found} == {'all-reduce'}
+
+
+@pytest.mark.parametrize('workers', [1, 2, 4])
+@pytest.mark.parametrize('name', ['two shot qsgd', 'powersgd', 'stages'])
+def test_other_numbers_of_workers(name, workers):
+    """Chunks depend on it; what one worker sends to itself is nothing."""
+    tx = gz.error_feedback(REDUCERS[name], AXIS, key=0)
+    compiled = compile_exchange(tx, PARAMS, mesh_of(workers))
+    predicted = gz.step_bytes(tx, PARAMS, {AXIS: workers})
+    assert gz.wire_bytes(compiled) == predicted
+    assert predicted == gz.payload_bytes(REDUCERS[name], PARAMS, workers)
+    assert (predicted > 0) == (workers > 1)
+
+
+@pytest.mark.parametrize('name', ['measured', 'skip_nonfinite', 'every', 'participate'])
+def test_whole_transformations(name):
+    """Metrics and wrappers have collectives of their own."""
+    tx = TRANSFORMATIONS[name].make(AXIS)
+    compiled = compile_exchange(tx, PARAMS, mesh_of(4))
+    assert gz.wire_bytes(compiled) == gz.step_bytes(tx, PARAMS, {AXIS: 4}) > 0
+
+
+def test_a_chain_on_an_axis_of_another_name_is_refused():
+    with pytest.raises(ValueError, match="No axis named 'data' is mapped here"):
+        gz.step_bytes(gz.compress(gz.TopK(0.1), AXIS), PARAMS, {'workers': 4})
+
+
+def test_of_a_conditional_the_largest_branch_counts():
+    text = """
+HloModule jit_step
+
+%small (a: f32[7]) -> f32[7] {
+  %a = f32[7]{0} parameter(0)
+  ROOT %one = f32[7]{0} all-reduce(%a), to_apply=%add
+}
+
+%large (b: f32[9]) -> f32[7] {
+  %b = f32[9]{0} parameter(0)
+  %two = f32[9]{0} all-reduce(%b), to_apply=%add
+  ROOT %more = f32[7]{0} call(%two), to_apply=%small
+}
+
+ENTRY %main (p: s32[], x: f32[7], y: f32[9]) -> f32[7] {
+  %p = s32[] parameter(0)
+  ROOT %c = f32[7]{0} conditional(%p, %x, %y), branch_computations={%small, %large}
+}"""
+    assert gz.wire_bytes(text) == 4 * (9 + 7)
 
 
 @pytest.mark.parametrize('scheme', [gz.TopK(0.01), gz.ScaledSign(), gz.Identity()], ids=repr)

@@ -83,13 +83,18 @@ def test_the_readme_shows_the_table_of_the_benchmark():
 
 
 @pytest.mark.parametrize(
-    ('marker', 'folder'), [('findings', 'theorems'), ('comparison', 'comparison')]
+    ('marker', 'file'),
+    [
+        ('findings', 'theorems/tables.txt'),
+        ('comparison', 'comparison/tables.txt'),
+        ('network', 'network/table_2.txt'),
+    ],
 )
-def test_the_readme_quotes_the_results_as_they_are(marker, folder):
+def test_the_readme_quotes_the_results_as_they_are(marker, file):
     """The findings under a figure are lines of the results file of the same run."""
     quoted = README.split(f'<!-- {marker} -->')[1].split(f'<!-- /{marker} -->')[0]
     lines = re.findall(r'^> (.*)', quoted, re.M)
-    results = ' '.join((ROOT / f'experiments/results/{folder}/tables.txt').read_text().split())
+    results = ' '.join((ROOT / f'experiments/results/{file}').read_text().split())
     assert lines
     assert ' '.join(lines) in results
 

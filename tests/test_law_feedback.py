@@ -61,21 +61,18 @@ def test_nothing_is_lost_and_the_memory_is_bounded(reducer):
     out = run(gz.error_feedback(reducer, AXIS, key=0))
     total = np.linalg.norm(out['gradients'])
     assert np.linalg.norm(out['updates'] + out['error'] - out['gradients']) <= 2e-6 * total
-    compressor = getattr(reducer, 'compressor', None)
-    if compressor is None:
-        return  # PowerSGD states no delta; its memory has a test of its own
+    errors = out['error norms']
+    if not isinstance(reducer, gz.Gather | gz.Sum):
+        # PowerSGD keeps a projection of what it wanted to send, never longer than that. TwoShot
+        # keeps W times what an owner lost, which must shrink on its way through A again.
+        assert errors[-200:].max() <= 1.2 * errors[200:400].max()
+        return
+    compressor = reducer.compressor
     like = jax.ShapeDtypeStruct(SIZE, jnp.float32)
     rate = np.sqrt(1 - compressor.contractive().delta(like))
     bound = rate / (1 - rate) * out['gradient norms'].max() if rate < 1 else np.inf
-    errors = out['error norms']
     worst = np.sqrt((errors**2).mean()) if compressor.random else errors.max()
     assert worst <= bound * (1 + 1e-5) + 1e-4
-
-
-def test_the_memory_of_power_sgd_does_not_grow():
-    """Each worker keeps M_w - P Q_w^T, a projection of what it wanted to send: never longer."""
-    norms = run(gz.error_feedback(gz.PowerSGD(2), AXIS))['error norms']
-    assert norms[-200:].max() <= 1.2 * norms[200:400].max()
 
 
 @pytest.mark.parametrize('name', ['gather topk', 'sum randk', 'powersgd', 'gather scaled sign'])

@@ -17,9 +17,9 @@ NAMES = [name for name, t in TRANSFORMATIONS.items() if not name.startswith('com
 def problem():
     """A small regression, its data spread over workers."""
     keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (STEPS, WORKERS, 6, 5))
-    y = x @ jax.random.normal(keys[1], (5, 3)) + jax.random.normal(keys[2], (STEPS, WORKERS, 6, 3))
-    return {'w': jnp.zeros((5, 3)), 'b': jnp.zeros(3)}, (x, y)
+    x = jax.random.normal(keys[0], (STEPS, WORKERS, 6, 8))
+    y = x @ jax.random.normal(keys[1], (8, 4)) + jax.random.normal(keys[2], (STEPS, WORKERS, 6, 4))
+    return {'w': jnp.zeros((8, 4)), 'b': jnp.zeros(4)}, (x, y)
 
 
 def loss(params, batch):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def run_both(*arguments: str) -> list[str]:
     return [stdout for stdout, _ in outputs]
 
 
-@pytest.mark.parametrize('scheme', ['topk', 'qsgd', 'powersgd', 'hierarchical'])
+@pytest.mark.parametrize('scheme', ['topk', 'qsgd', 'two shot', 'powersgd', 'hierarchical'])
 def test_two_processes_of_four_devices(scheme, tmp_path):
     run_both(scheme, str(tmp_path))
     ranks = [dict(np.load(tmp_path / f'{rank}.npz')) for rank in (0, 1)]
@@ -77,3 +78,25 @@ def test_two_processes_of_four_devices(scheme, tmp_path):
         params, state = step(params, state, x, y)
     for name, leaf in params.items():
         np.testing.assert_allclose(ranks[0][name], leaf, rtol=1e-5, atol=1e-5)
+
+
+def test_a_worker_that_dies_is_missed_and_not_waited_for():
+    """The other one ends with an error that says so, well before the runtime's default minutes."""
+    program, port = PROGRAM.parent / 'one_dies.py', str(free_port())
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, '-m', f'tests.programs.{program.stem}', str(rank), port],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=PROGRAM.parent.parent.parent,
+        )
+        for rank in (0, 1)
+    ]
+    (shown, said), _ = (p.communicate(timeout=120) for p in ranks)
+    assert ranks[0].returncode != 0
+    steps = re.findall(r'^\d [\d.]+$', shown, re.M)  # gloo prints lines of its own
+    assert len(steps) == 2, 'two steps together, and no third one alone'
+    assert re.search('closed by peer|reset by peer|heartbeat|unhealthy', said, re.I), said[-3000:]

@@ -87,7 +87,10 @@ CONSTANTS: dict[str, tuple[float | None, float | None]] = {
 REDUCERS: dict[str, gz.Reducer] = {
     **{f'gather {name}': gz.Gather(c) for name, c in COMPRESSORS.items()},
     **{f'sum {name}': gz.Sum(c) for name, c in COMPRESSORS.items() if c.linear},
-    'powersgd': gz.PowerSGD(2),
+    'powersgd': gz.PowerSGD(2, min_rate=1),
+    'two shot qsgd': gz.TwoShot(gz.QSGD(7)),
+    'stages': gz.stages((gz.Identity(), 3), (gz.PowerSGD(2, min_rate=1), 4), gz.TopK(0.2)),
+    'two shot topk, sign': gz.TwoShot(gz.TopK(0.5), gz.ScaledSign()),
 }
 
 

@@ -14,6 +14,7 @@ BOTH = ('node', 'gpu')
 SCHEMES = {
     'topk': lambda: gz.error_feedback(gz.TopK(0.1), BOTH),
     'qsgd': lambda: gz.compress(gz.QSGD(7), BOTH, key=0),
+    'two shot': lambda: gz.error_feedback(gz.TwoShot(gz.QSGD(7)), BOTH, key=0),
     'powersgd': lambda: gz.ef21(gz.PowerSGD(2), BOTH),
     'hierarchical': lambda: gz.hierarchical(
         gz.error_feedback(gz.TopK(0.1), axis_name='node'), local_axis='gpu', local_size=4

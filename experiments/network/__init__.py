@@ -1,0 +1,1 @@
+"""Real bytes over real links: `python -m experiments.network --help`."""

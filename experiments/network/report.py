@@ -1,0 +1,109 @@
+"""Tables and figures of step times against the speed of the links."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+from rich.table import Table
+
+from experiments.network.links import Link
+from experiments.network.measure import Row
+from experiments.network.schemes import EXACT
+
+COLORS = ('0.3', '#E69F00', '#D55E00', '#CC79A7', '#56B4E9', '#0072B2', '#009E73', '#F0E442')
+
+HEAD = ('workers', 'bits_per_second', 'delay', 'scheme', 'bytes', 'steps')
+COLUMNS = (*HEAD, 'median', 'min', 'max')
+
+
+def label(link: Link) -> str:
+    """As it stands in tables."""
+    return link.name if not link.delay else f'{link.name}, {link.delay * 1e3:g} ms'
+
+
+def by_link(rows: list[Row]) -> dict[Link, dict[str, Row]]:
+    """Link to scheme to row, in the order measured."""
+    found: dict[Link, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row.link, {})[row.scheme] = row
+    return found
+
+
+def table(rows: list[Row]) -> Table:
+    """Schemes down, links across: milliseconds a step, and how many times faster."""
+    links = by_link(rows)
+    shown = Table(title=f'{rows[0].workers} workers: ms a step (times faster than the {EXACT})')
+    shown.add_column('scheme')
+    shown.add_column('bytes a step', justify='right')
+    for link in links:
+        shown.add_column(label(link), justify='right')
+    for name in dict.fromkeys(row.scheme for row in rows):
+        own = [measured[name] for measured in links.values()]
+        cells = []
+        for measured, row in zip(links.values(), own, strict=True):
+            faster = measured[EXACT].median / row.median
+            cells.append(f'{row.median * 1e3:,.0f} ({faster:.3g})')
+        shown.add_row(name, f'{own[0].bytes:,}', *cells)
+    return shown
+
+
+def findings(rows: list[Row]) -> list[str]:
+    """Where the best scheme wins, in sentences."""
+    lines = []
+    for link, measured in by_link(rows).items():
+        best = min(measured.values(), key=lambda row: row.median)
+        exact = measured[EXACT]
+        if best.scheme == EXACT:
+            lines.append(f'{label(link)}: do not compress; the {EXACT} is the fastest.')
+            continue
+        lines.append(
+            f'{label(link)}: {best.scheme}, {best.median * 1e3:,.0f} ms a step, '
+            f'{exact.median / best.median:.3g} times faster than the {EXACT} '
+            f'({exact.median * 1e3:,.0f} ms).'
+        )
+    return lines
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """A row a scheme and link."""
+    with path.open('w', newline='') as file:
+        out = csv.writer(file)
+        out.writerow(COLUMNS)
+        for row in rows:
+            bits = '' if row.link.bits is None else f'{row.link.bits:.0f}'
+            times = (f'{t:.6f}' for t in (row.median, min(row.seconds), max(row.seconds)))
+            head = (row.workers, bits, row.link.delay, row.scheme, row.bytes, len(row.seconds))
+            out.writerow([*head, *times])
+
+
+def draw(path: Path, rows: list[Row], entries: int) -> None:
+    """Step time and speed-up against bandwidth, links without delay."""
+    links = {link: m for link, m in by_link(rows).items() if not link.delay}
+    finite = [link.bits for link in links if link.bits is not None]
+    unlimited = 4 * max(finite, default=1e10)  # where an axis can show it
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.4), layout='constrained', sharex=True)
+    for name, color in zip(dict.fromkeys(r.scheme for r in rows), COLORS, strict=False):
+        x = [link.bits or unlimited for link in links]
+        seconds = [measured[name].median for measured in links.values()]
+        exact = [measured[EXACT].median for measured in links.values()]
+        style = {'color': color, 'marker': 'o', 'markersize': 4, 'label': name}
+        panels[0].loglog(x, seconds, **style)
+        panels[1].loglog(x, [e / s for e, s in zip(exact, seconds, strict=True)], **style)
+    ticks = [link.bits or unlimited for link in links]
+    names = [link.name.replace('bit/s', '') for link in links]
+    title = f'a gradient of {entries / 1e6:.1f} M entries, {rows[0].workers} workers'
+    panels[0].set(ylabel='seconds a step', title=title)
+    panels[1].set(ylabel=f'times faster than the {EXACT}', title='speed-up')
+    for panel in panels:
+        panel.set_xticks(ticks, names)
+        panel.minorticks_off()
+        panel.set_xlabel('link of every worker, bit/s')
+        panel.grid(alpha=0.3)
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
