@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 def jitted(function: Callable, state: Any, *rest: Any, slow: bool = False) -> Case:
     """Compiled, its state donated."""
-    compiled = jax.jit(function, donate_argnums=0).lower(state, *rest).compile()
+    compiled = jax.jit(function, donate_argnums=0, keep_unused=True).lower(state, *rest).compile()
     memory = compiled.memory_analysis()
     temporary = 0 if memory is None else memory.temp_size_in_bytes
     return Case(compiled, state, rest, slow, temporary)

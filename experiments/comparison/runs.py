@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import gradzip as gz
 from experiments.comparison.methods import Method, matrix_like, scheme_bits
 from experiments.comparison.simulate import Curve, Mapper, simulate
 from experiments.problems import Problem
+from experiments.progress import runs_bar
 
 # A thousandth of the initial gap: low enough that biased schemes without a memory stall above it,
 # and high enough that most unbiased ones get there before the noise of a fixed step stops them.
@@ -66,7 +66,7 @@ def compare(
     """Every method at every delay on every problem, behind a progress bar."""
     plan = [(p, m, tau) for p in problems for tau in delays for m in methods]
     runs = []
-    with _progress(console) as progress:
+    with runs_bar(console) as progress:
         bar = progress.add_task('', total=len(plan) * iterations, runs=f'0/{len(plan)}')
         for done, (problem, method, delay) in enumerate(plan):
             title = f'{problem.name}, delay {delay}, {method.label}'
@@ -102,14 +102,3 @@ def saving(run: Run, runs: Iterable[Run]) -> float | None:
     if exact is None or exact.bits_to_target is None or run.bits_to_target is None:
         return None
     return exact.bits_to_target / run.bits_to_target
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('run {task.fields[runs]},'),
-        TimeRemainingColumn(),
-        TextColumn('left'),
-        console=console,
-    )

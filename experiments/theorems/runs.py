@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import gradzip as gz
 from experiments.message import message_bits
 from experiments.problems import Problem
+from experiments.progress import runs_bar
 from experiments.shards import Shards, loss, shards
 from experiments.theorems.algorithms import AXIS, Row
 from gradzip import advice, theory
@@ -132,7 +132,7 @@ def run_all(plan: list[tuple[Case, Row]], *, seeds: int, most: int, console: Con
     """Every row of the plan, behind a progress bar."""
     lengths = [_length(case, row, most) for case, row in plan]
     runs = []
-    with _progress(console) as progress:
+    with runs_bar(console) as progress:
         bar = progress.add_task('', total=sum(lengths), runs='')
         for i, ((case, row), length) in enumerate(zip(plan, lengths, strict=True)):
             title = f'{case.problem.name}, {row.title}, {row.scheme.label}'
@@ -217,17 +217,6 @@ def _prepare(problem: Problem, row: Row, length: int) -> tuple[Callable, Callabl
         return jnp.broadcast_to(w, (len(keys), *w.shape)), states
 
     return jax.jit(start), jax.jit(jax.vmap(descend, in_axes=(0, None)), donate_argnums=0)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('run {task.fields[runs]},'),
-        TimeRemainingColumn(),
-        TextColumn('left'),
-        console=console,
-    )
 
 
 def by_case(runs: list[Run]) -> Iterator[tuple[Case, list[Run]]]:
