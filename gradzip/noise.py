@@ -79,11 +79,12 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: Any, start: int = 0) -> A
 def positions(key: Array, size: int, count: int) -> Array:
     """`count` distinct random positions below `size`, in random order: i32[count].
 
-    Each position is among them with probability count / size, exactly: the last step turns all of
-    them by one uniform draw. What remains, how they lie to one another, is left to a keyed
-    permutation of the cells of a table with at least `size` cells, by rounds of Feistel: the row
-    moves by a hash of the column, then the column by a hash of the row. Only `count` cells are ever
-    looked at. One that is no position is permuted again, until it is: still a permutation.
+    Each position is among them with probability count / size, as nearly as `jax.random.randint`
+    draws uniformly: the last step turns all of them by one such draw. What remains, how they lie to
+    one another, is left to a keyed permutation of the cells of a table with at least `size` cells,
+    by rounds of Feistel: the row moves by a hash of the column, then the column by a hash of the
+    row. Only `count` cells are ever looked at. One that is no position is permuted again, until it
+    is: still a permutation.
 
     Args:
       key: one typed key.

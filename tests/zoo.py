@@ -84,8 +84,15 @@ CONSTANTS: dict[str, tuple[float | None, float | None]] = {
     'topk >> randk >> sign': (None, None),
 }
 
+# Further settings of a class, and of what is composed: other laws as compressors, but the same way
+# over a wire and into a state as those that are named above.
+SETTINGS = (
+    *('topk all', 'qsgd 3 bits', 'qsgd 8 bits', 'qsgd l2', 'ternary l2', 'topk >> sign'),
+    *('bernoulli >> ternary', 'topk >> randk >> sign'),
+)
+
 REDUCERS: dict[str, gz.Reducer] = {
-    **{f'gather {name}': gz.Gather(c) for name, c in COMPRESSORS.items()},
+    **{f'gather {name}': gz.Gather(c) for name, c in COMPRESSORS.items() if name not in SETTINGS},
     **{f'sum {name}': gz.Sum(c) for name, c in COMPRESSORS.items() if c.linear},
     'powersgd': gz.PowerSGD(2, min_rate=1),
     'two shot qsgd': gz.TwoShot(gz.QSGD(7)),

@@ -47,7 +47,8 @@ class TwoShot(Reducer):
     Under a memory the charge W (average - decoded) comes back through A. With r = sqrt(1 - delta)
       of each, the memory provably stays bounded if (1 + r_A)(1 + r_B) < 2, as for quantizers of 8
       bits. Beyond the proof, on eight workers, it stayed bounded for 1000 steps with QSGD, Ternary,
-      TopK and ScaledSign, and exploded with RandK(0.1) followed by ScaledSign.
+      TopK and ScaledSign; it grew slowly with RandK(0.2), and exploded with RandK(0.1) followed by
+      ScaledSign.
 
     Raises:
       TypeError: compressor or second is not a Compressor.
