@@ -38,14 +38,7 @@ STEP_PASSES = {'TopK(0.01)': 12, 'Int(4)': 10, 'QSGD(7)': 10, 'ScaledSign()': 5}
 DECODE_PASSES = 2  # two workers' TopK 1 %
 HARD_TIMES = 4  # of TopK on Gaussian entries, on any others
 COMPILE_TIMES = 3  # of optax.adam alone
-NAMED: dict[str, gz.Compressor] = {
-    'TopK(0.001)': gz.TopK(0.001),
-    'TopK(0.01)': gz.TopK(0.01),
-    'TopK(0.1)': gz.TopK(0.1),
-    'Int(4)': gz.Int(4),
-    'QSGD(7)': gz.QSGD(7),
-    'ScaledSign()': gz.ScaledSign(),
-}
+NAMED = {name: SCHEMES[name] for name in PASSES}
 
 Bar = tuple[str, float, str, bool]  # what, reached, asked, whether met
 app = typer.Typer(add_completion=False)

@@ -52,6 +52,11 @@ class Problem:
     def features(self) -> int:
         return self.a.shape[1]
 
+    def by_worker(self, rows: Any) -> list[Any]:
+        """What each worker holds of an array with a row an example."""
+        ends = np.cumsum(self.sizes)
+        return [rows[end - size : end] for end, size in zip(ends, self.sizes, strict=True)]
+
     @functools.cached_property
     def weight(self) -> np.ndarray:
         """1 / (n m_i), one for each example: f64[examples]."""

@@ -50,10 +50,8 @@ Shards = Dense | Sparse
 
 def shards(problem: Problem) -> Shards:
     """A problem's examples, one worker a row."""
-    ends = np.cumsum(problem.sizes)
     weight = _stack([np.full(size, 1 / size) for size in problem.sizes], np.float32)
-    y = _stack(np.split(problem.y, ends[:-1]), np.float32)
-    parts = [problem.a[end - size : end] for end, size in zip(ends, problem.sizes, strict=True)]
+    y, parts = _stack(problem.by_worker(problem.y), np.float32), problem.by_worker(problem.a)
     if isinstance(problem.a, np.ndarray):
         return Dense(_stack(parts, np.float32), weight, y)
     entries = [sp.coo_matrix(part) for part in parts]
@@ -75,10 +73,14 @@ def loss(w: jax.Array, mine: Shards, lam: float, kind: Kind) -> jax.Array:
     return jnp.sum(mine.weight * losses) + lam / 2 * jnp.sum(w * w)
 
 
-def _stack(parts: list[np.ndarray], dtype: type, fill: int = 0) -> jax.Array:
+def stack(parts: list[np.ndarray], dtype: type, fill: int = 0) -> np.ndarray:
     """Arrays of different lengths in one, filled up at the end."""
     longest = max(len(part) for part in parts)
     out = np.full((len(parts), longest, *parts[0].shape[1:]), fill, dtype)
     for row, part in zip(out, parts, strict=True):
         row[: len(part)] = part
-    return jnp.asarray(out)
+    return out
+
+
+def _stack(parts: list[np.ndarray], dtype: type, fill: int = 0) -> jax.Array:
+    return jnp.asarray(stack(parts, dtype, fill))

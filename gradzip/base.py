@@ -269,6 +269,10 @@ class Reduced(NamedTuple):
     state: State  # the reducer's next state, the same on every worker
     lost: Array | None = None  # x - sent, from a reducer that has it for less than a subtraction
 
+    def lost_of(self, x: Array) -> Array:
+        """What was not sent of x."""
+        return x - self.sent if self.lost is None else self.lost
+
 
 @dataclasses.dataclass(frozen=True)
 class Reducer(abc.ABC):

@@ -110,13 +110,13 @@ def inner_products(x: Array, y: Array, block: int) -> tuple[Array, Array]:
     def of_rows(x: Array, y: Array, start: int) -> list[Array]:
         del start
         x, y = x.reshape(-1, rows), y.reshape(-1, rows)
-        return list(lax.reduce((x * y, y * y), (zero, zero), _add_each, (1,)))
+        return list(lax.reduce((x * y, y * y), (zero, zero), add_each, (1,)))
 
     partial = in_pieces(of_rows, (x, y), block)
     if block >= x.size:
         return jnp.sum(partial[0])[None], jnp.sum(partial[1])[None]
     both = tuple(a.reshape(-1, block // rows) for a in partial)
-    inner, energy = lax.reduce(both, (zero, zero), _add_each, (1,))
+    inner, energy = lax.reduce(both, (zero, zero), add_each, (1,))
     count = -(-x.size // block)
     return inner[:count], energy[:count]
 
@@ -152,7 +152,8 @@ def _rows(size: int, block: int) -> int:
     return WORD_BITS if block % WORD_BITS == 0 or block >= size else block
 
 
-def _add_each(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
+def add_each(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
+    """For `lax.reduce` of several operands, which is one pass over memory; several are as many."""
     return tuple(p + q for p, q in zip(a, b, strict=True))
 
 

@@ -108,8 +108,7 @@ def exchange(
     for reducer, members in _groups(scheme, xs, memory).items():
         xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
         for i, reduced in zip(members, reducer.reduce(xs_, states_, keys_, axis_name), strict=True):
-            lost = xs[i] - reduced.sent if reduced.lost is None else reduced.lost
-            out[i] = reduced._replace(lost=lost)
+            out[i] = reduced._replace(lost=reduced.lost_of(xs[i]))
     mean, sent, states, lost = (treedef.unflatten([part[j] for part in out]) for j in range(4))
     return Exchanged(mean, sent, lost, ExchangeState(next_count(state.count), state.key, states))
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip.base import Array, Like, PyTree
+from gradzip.blocks import WORD_BITS, add_each
 
-WORD_BITS = 32
 LANES = 128
 
 
@@ -41,7 +41,7 @@ def pack(codes: Array, bits: int) -> Array:
         groups = _padded(codes, WORD_BITS).reshape(-1, WORD_BITS)
         planes = [((groups >> jnp.uint32(b)) & jnp.uint32(1)) << _iota(32) for b in range(bits)]
         # One reduction with an operand a plane is one pass over the codes; several are as many.
-        words = lax.reduce(planes, [jnp.uint32(0)] * bits, _add_each, (1,))
+        words = lax.reduce(tuple(planes), (jnp.uint32(0),) * bits, add_each, (1,))
         return jnp.stack(words, axis=1).ravel()
     per_word = WORD_BITS // bits
     groups = _padded(codes, per_word).reshape(-1, per_word)
@@ -81,10 +81,6 @@ def from_buffer(buffer: Array, like: PyTree) -> PyTree:
 
 def _planar(bits: int) -> bool:
     return WORD_BITS % bits != 0
-
-
-def _add_each(a: list[Array], b: list[Array]) -> list[Array]:
-    return [p + q for p, q in zip(a, b, strict=True)]
 
 
 def _iota(size: int) -> Array:

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip.base import Array
+from gradzip.blocks import WORD_BITS
 from gradzip.kernels.selection import select
-from gradzip.packing import WORD_BITS, pack, unpack
+from gradzip.packing import pack, unpack
 
 
 class Positions(NamedTuple):

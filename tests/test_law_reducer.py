@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from gradzip.base import like_of
+import gradzip as gz
+from gradzip.base import Reduced, like_of
+from gradzip.reducers.gather import FEWEST_ALIKE
 from tests.mappers import AXIS, P, mesh_of
-from tests.zoo import REDUCERS
+from tests.zoo import COMPRESSORS, REDUCERS
 
 CASES = [pytest.param(r, id=name) for name, r in REDUCERS.items()]
 SHAPES = [(12, 3, 2), (), (70,), (0,)]
@@ -64,6 +66,26 @@ def test_devices_give_what_the_simulator_gives(reducer):
     expected, got = jax.jit(simulated)(xs), jax.jit(devices)(xs)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('scheme', ['topk', 'weighted bernoulli', 'qsgd 4 bits'])
+def test_arrays_alike_are_each_reduced_as_alone(scheme):
+    """Where arrays of one shape share a loop, none takes another's place, key or payload."""
+    reducer = gz.Gather(COMPRESSORS[scheme])
+    xs = list(jax.random.normal(jax.random.key(0), (2 * FEWEST_ALIKE, 3, 40)))  # (workers, 40) each
+    xs.insert(2, jax.random.normal(jax.random.key(5), (3, 7)))
+    keys = [jax.random.fold_in(jax.random.key(1), i) for i in range(len(xs))]
+
+    def worker(xs):
+        together = reducer.reduce(xs, [()] * len(xs), keys, AXIS)
+        alone = [reducer.reduce([x], [()], [k], AXIS)[0] for x, k in zip(xs, keys, strict=True)]
+        return together, alone
+
+    one = Reduced(None, 0, None, 0)
+    mapped = jax.vmap(worker, out_axes=([one] * len(xs), [one] * len(xs)), axis_name=AXIS)
+    together, alone = jax.jit(mapped)(xs)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize('reducer', CASES)

@@ -84,6 +84,41 @@ CONSTANTS: dict[str, tuple[float | None, float | None]] = {
     'topk >> randk >> sign': (None, None),
 }
 
+# What each sends of a leaf of 100 000 entries: bits an entry, by its description.
+BITS: dict[str, float] = {
+    'identity': 32,
+    'topk': 0.1 * (32 + 5.25),
+    'topk plain': 0.1 * 64,
+    'topk all': 33,
+    'blocktopk': 3 / 16 * (32 + 4),
+    'threshold': 0.3 * 32 + 1,
+    'energy': 0.7 * 32 + 1,
+    'dct': 3 / 16 * (32 + 4),
+    'induced': 0.1 * (32 + 5.25) + 4 + 32 / 256,
+    'randk': 0.2 * 32,
+    'randblock': 0.3 * 32,
+    'bernoulli': 0.2 * 32 * 1.045,
+    'qsgd 4 bits': 4 + 32 / 256,
+    'qsgd 3 bits': 3 + 32 / 8,
+    'qsgd 8 bits': 8 + 32 / 64,
+    'qsgd l2': 4,
+    'ternary l2': 2,
+    'ternary max': 2,
+    'scaled sign': 1,
+    'topk >> qsgd': 0.1 * (5.25 + 4 + 32 / 256),
+    'topk >> sign': 0.1 * (5.25 + 1),
+    'natural': 9,
+    'one bit': 1,
+    'int nearest': 4 + 32 / 64,
+    'cast': 8,
+    'rotated': (4 + 32 / 256) * 1.024,  # 25 blocks of 4096
+    'eden': (2 + 32 / 4096) * 1.024,
+    'weighted bernoulli': 0.2 * 36.2 * 1.046,
+    'randk >> qsgd': 0.2 * (4 + 32 / 256),
+    'bernoulli >> ternary': 0.5 * 2 * 1.02,
+    'topk >> randk >> sign': 1 + 0.25,  # half of all: a bit for every entry
+}
+
 # Further settings of a class, and of what is composed: other laws as compressors, but the same way
 # over a wire and into a state as those that are named above.
 SETTINGS = (

@@ -7,7 +7,7 @@ rounds is what counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,15 +24,12 @@ class Case(NamedTuple):
     state: Any
     rest: tuple = ()
     slow: bool = False  # so that a few rounds must do
-    temporary: int = 0  # bytes that the compiled program allocates beside in- and outputs
 
 
 def jitted(function: Callable, state: Any, *rest: Any, slow: bool = False) -> Case:
     """Compiled, its state donated."""
     compiled = jax.jit(function, donate_argnums=0, keep_unused=True).lower(state, *rest).compile()
-    memory = compiled.memory_analysis()
-    temporary = 0 if memory is None else memory.temp_size_in_bytes
-    return Case(compiled, state, rest, slow, temporary)
+    return Case(compiled, state, rest, slow)
 
 
 def measure(cases: dict[str, Case], rounds: int, advance: Callable[[], None]) -> dict[str, Any]:
@@ -56,8 +53,3 @@ def ratio(times: dict[str, np.ndarray], name: str, unit: str) -> float:
     """The median over rounds of one case's time over another's."""
     size = min(times[name].size, times[unit].size)
     return float(np.median(times[name][:size] / times[unit][:size]))
-
-
-def total(cases: Iterable[dict[str, Case]], rounds: int) -> int:
-    """Rounds of several measurements, for a progress bar."""
-    return sum(WARM_UP + rounds for _ in cases)

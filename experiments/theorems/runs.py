@@ -19,7 +19,7 @@ import gradzip as gz
 from experiments.message import message_bits
 from experiments.problems import Problem
 from experiments.progress import runs_bar
-from experiments.shards import Shards, loss, shards
+from experiments.shards import Shards, loss, shards, stack
 from experiments.theorems.algorithms import AXIS, Row
 from gradzip import advice, theory
 
@@ -118,13 +118,9 @@ class Run:
 
 def case_of(problem: Problem) -> Case:
     """Measures the constants on the examples as the workers hold them."""
-    ends = np.cumsum(problem.sizes)
     dense = problem.a if isinstance(problem.a, np.ndarray) else problem.a.toarray()
-    shape = (problem.workers, max(problem.sizes))
-    x, y, weight = np.zeros((*shape, problem.features)), np.ones(shape), np.zeros(shape)
-    for i, (end, size) in enumerate(zip(ends, problem.sizes, strict=True)):
-        x[i, :size], y[i, :size] = dense[end - size : end], problem.y[end - size : end]
-        weight[i, :size] = 1 / size
+    x, y = (stack(problem.by_worker(rows), np.float64) for rows in (dense, problem.y))
+    weight = stack([np.full(size, 1 / size) for size in problem.sizes], np.float64)
     return Case(problem, advice.measure(problem.kind, x, y, problem.lam, weight=weight))
 
 

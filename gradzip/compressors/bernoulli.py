@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from typing import ClassVar
@@ -11,9 +12,10 @@ from jax import lax
 
 from gradzip import checks, noise
 from gradzip.base import Array, Compressor, Key, Like
+from gradzip.blocks import WORD_BITS
 from gradzip.compressors.randk import Entries
 from gradzip.kernels import selection
-from gradzip.packing import WORD_BITS, pack
+from gradzip.packing import pack
 
 OVERFLOW = 1e-9  # the probability that a draw keeps more entries than the payload holds
 
@@ -77,9 +79,6 @@ class Bernoulli(Compressor):
         del like
         return 1 / self.probability - 1
 
-    def scaled(self, payload: Entries, factor: Array | float) -> Entries:
-        return Entries(payload.values * factor)
-
 
 def first_set(words: Array, count: int) -> tuple[Array, Array]:
     """Positions of the first `count` set bits, i32[count], and which of them there are."""
@@ -101,11 +100,7 @@ def capacity(size: int, probability: float) -> int:
             share > probability and size * _divergence(share, probability) >= -math.log(OVERFLOW)
         )
 
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if exceeds_rarely(middle) else (middle + 1, high)
-    return low
+    return bisect.bisect_left(range(size), True, key=exceeds_rarely)
 
 
 def _divergence(a: float, p: float) -> float:

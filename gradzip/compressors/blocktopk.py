@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip import checks
-from gradzip.base import Array, Compressor, Key, Like, like_of
+from gradzip.base import Array, Key, Like
 from gradzip.compressors import sparse
+from gradzip.compressors.sparse import Indexed
 from gradzip.kernels import rows
 from gradzip.packing import pack, unpack
 
@@ -23,7 +24,7 @@ class BlockSparse(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class BlockTopK(Compressor):
+class BlockTopK(Indexed):
     """Keeps the k entries of largest magnitude of every block of the flat array, ties by index.
 
     A last, shorter block of r entries keeps min(k, r). NaN counts as larger than infinity.
@@ -55,7 +56,6 @@ class BlockTopK(Compressor):
 
     k: int
     block: int
-    sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.integer('BlockTopK', 'block', self.block, 1, (1 << 31) - 1)
@@ -84,19 +84,7 @@ class BlockTopK(Compressor):
         words = pack(offsets, self.bits) if self.bits else jnp.zeros(0, jnp.uint32)
         return BlockSparse(flat[self._starts(x.size) + offsets], words)
 
-    def decode(self, payload: BlockSparse, like: Like, key: Key) -> Array:
-        del key
-        return sparse.spread(payload.values, self._indices(payload, like), like)
-
-    def decode_mean(self, payloads: BlockSparse, like: Like, keys: Key) -> Array:
-        del keys
-        return sparse.mean(payloads, like, lambda payload: self._indices(payload, like))
-
-    def remainder(self, x: Array, payload: BlockSparse, key: Key) -> Array:
-        del key
-        return sparse.add(x, -payload.values, self._indices(payload, like_of(x)))
-
-    def _indices(self, payload: BlockSparse, like: Like) -> Array:
+    def indices_of(self, payload: BlockSparse, like: Like) -> Array:
         starts = self._starts(like.size)
         if not self.bits:
             return starts

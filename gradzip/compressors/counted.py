@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip import positions
-from gradzip.base import Array, Like
-from gradzip.compressors import sparse
+from gradzip.base import Array
 from gradzip.kernels.selection import select
 from gradzip.packing import pack
 from gradzip.positions import Positions
@@ -33,22 +32,7 @@ def keep(chosen: Array, values: Array, indices: Array, size: int) -> Counted:
     return Counted(values, positions.encode(jnp.where(taken, indices[front], size), size), count)
 
 
-def decode(payload: Counted, like: Like) -> Array:
-    """The kept entries where they stood, zeros elsewhere."""
-    return sparse.spread(payload.values, _indices(payload, like.size), like)
-
-
-def decode_mean(payloads: Counted, like: Like) -> Array:
-    """The mean of many of them, stacked on a leading axis."""
-    return sparse.mean(payloads, like, lambda payload: _indices(payload, like.size))
-
-
-def remainder(x: Array, payload: Counted) -> Array:
-    """x without what the payload holds."""
-    return sparse.add(x, -payload.values, _indices(payload, x.size))
-
-
-def _indices(payload: Counted, size: int) -> Array:
+def indices_of(payload: Counted, size: int) -> Array:
     """Where the entries stood; `size`, which is out of bounds, for places that hold none."""
     places = payload.values.size
     indices = positions.decode(payload.indices, places, size)

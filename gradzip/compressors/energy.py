@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip import checks
-from gradzip.base import Array, Compressor, Key, Like, widest
+from gradzip.base import Array, Key, Like, widest
 from gradzip.compressors import counted, sparse
 from gradzip.compressors.counted import Counted
+from gradzip.compressors.sparse import Indexed
 from gradzip.compressors.topk import kept
 from gradzip.kernels.selection import magnitude
 
@@ -19,7 +19,7 @@ MARGIN = 1 + 1e-6  # of rounded sums; that of 10 million float32 squares was off
 
 
 @dataclasses.dataclass(frozen=True)
-class Energy(Compressor):
+class Energy(Indexed):
     """Keeps the fewest entries, the largest first, that hold a share of |v|^2.
 
     Few where a gradient is concentrated, many where it is flat: the contraction is chosen, and the
@@ -59,7 +59,6 @@ class Energy(Compressor):
 
     share: float
     capacity: float = 0.1
-    sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.share('Energy', 'share', self.share)
@@ -77,17 +76,8 @@ class Energy(Compressor):
         chosen = _fewest(magnitude(values), _squares(values, unit), needed)
         return counted.keep(chosen, values, indices, x.size)
 
-    def decode(self, payload: Counted, like: Like, key: Key) -> Array:
-        del key
-        return counted.decode(payload, like)
-
-    def decode_mean(self, payloads: Counted, like: Like, keys: Key) -> Array:
-        del keys
-        return counted.decode_mean(payloads, like)
-
-    def remainder(self, x: Array, payload: Counted, key: Key) -> Array:
-        del key
-        return counted.remainder(x, payload)
+    def indices_of(self, payload: Counted, like: Like) -> Array:
+        return counted.indices_of(payload, like.size)
 
     def delta(self, like: Like) -> float:
         if not like.size:

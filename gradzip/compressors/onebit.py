@@ -10,7 +10,8 @@ from jax import lax
 
 from gradzip import blocks, checks
 from gradzip.base import Array, Compressor, Key, Like
-from gradzip.packing import WORD_BITS, unpack, words_for
+from gradzip.blocks import WORD_BITS
+from gradzip.packing import unpack, words_for
 
 
 class TwoMeans(NamedTuple):
@@ -97,9 +98,7 @@ def _signs_and_sums(piece: Array, start: int) -> tuple[Array, Array, Array]:
     low = jnp.where(rows < 0, rows, 0) / WORD_BITS
     high = jnp.where(rows < 0, 0, rows) / WORD_BITS  # NaN is here
     zero = jnp.zeros([], piece.dtype)
-    words, high, low = lax.reduce((bits, high, low), (jnp.uint32(0), zero, zero), _add_each, (1,))
+    words, high, low = lax.reduce(
+        (bits, high, low), (jnp.uint32(0), zero, zero), blocks.add_each, (1,)
+    )
     return words, high, low
-
-
-def _add_each(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
-    return tuple(p + q for p, q in zip(a, b, strict=True))

@@ -74,6 +74,3 @@ class RandBlock(Compressor):
 
     def omega(self, like: Like) -> float:
         return float(self._blocks(like.size)[0] - 1)
-
-    def scaled(self, payload: Entries, factor: Array | float) -> Entries:
-        return Entries(payload.values * factor)

@@ -68,6 +68,3 @@ class RandK(Compressor):
 
     def omega(self, like: Like) -> float:
         return like.size / kept(self.fraction, like.size) - 1 if like.size else 0.0
-
-    def scaled(self, payload: Entries, factor: Array | float) -> Entries:
-        return Entries(payload.values * factor)

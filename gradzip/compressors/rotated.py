@@ -12,7 +12,8 @@ from jax import lax
 
 from gradzip import noise
 from gradzip.base import Array, Compressor, Key, Like, Payload, like_of
-from gradzip.packing import WORD_BITS, unpack
+from gradzip.blocks import WORD_BITS
+from gradzip.packing import unpack
 
 BLOCK = 1 << 14  # entries that are rotated together: two products with matrices of 128 x 128
 SMALL_BLOCK = 128  # blocks are shorter where that saves padding, but not shorter than this

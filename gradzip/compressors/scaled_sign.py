@@ -10,7 +10,8 @@ from jax import lax
 
 from gradzip import blocks
 from gradzip.base import Array, Compressor, Key, Like
-from gradzip.packing import WORD_BITS, unpack
+from gradzip.blocks import WORD_BITS
+from gradzip.packing import unpack
 
 
 class Signs(NamedTuple):
@@ -63,7 +64,7 @@ def _signs_and_means(piece: Array, start: int) -> tuple[Array, Array]:
     rows = piece.reshape(-1, WORD_BITS)
     bits = jnp.signbit(rows).astype(jnp.uint32) << lax.iota(jnp.uint32, WORD_BITS)
     zeros = jnp.uint32(0), jnp.zeros([], piece.dtype)
-    words, means = lax.reduce((bits, jnp.abs(rows) / WORD_BITS), zeros, _add_each, (1,))
+    words, means = lax.reduce((bits, jnp.abs(rows) / WORD_BITS), zeros, blocks.add_each, (1,))
     return words, means
 
 
@@ -74,7 +75,3 @@ def _mean_of(means: Array, size: int) -> Array:
         rows = jnp.pad(means, (0, -means.size % WORD_BITS)).reshape(-1, WORD_BITS)
         means, entries = jnp.sum(rows / WORD_BITS, axis=1), entries * WORD_BITS
     return jnp.sum(means) * (entries / max(size, 1))
-
-
-def _add_each(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-    return a[0] + b[0], a[1] + b[1]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+import abc
+import dataclasses
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip import checks, positions
-from gradzip.base import Array, Like, Payload
+from gradzip.base import Array, Compressor, Key, Like, Payload, like_of
 from gradzip.kernels import selection
 from gradzip.positions import Positions
 
@@ -25,6 +26,41 @@ class Sparse(NamedTuple):
 
     values: Array  # f[k]
     indices: Positions | Array  # packed, or i32[k]; distinct, ascending
+
+
+@dataclasses.dataclass(frozen=True)
+class Indexed(Compressor):
+    """Keeps entries, `values`, at places that its payload tells: no algorithm, only that form."""
+
+    sparse: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def indices_of(self, payload: Payload, like: Like) -> Array:
+        """Where the values stood, i32[k]; `like.size`, which is out of bounds, for none."""
+
+    def decode(self, payload: Payload, like: Like, key: Key) -> Array:
+        del key
+        zeros = jnp.zeros(like.shape, like.dtype)
+        return _add(zeros, payload.values, self.indices_of(payload, like))
+
+    def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
+        """Payload by payload into the same array.
+
+        Only their entries of it are touched, where a sum of dense arrays passes over memory for
+        every worker, and all indices at once would not fit a cache.
+        """
+        workers = keys.shape[0]
+
+        def receive(worker: Array | int, total: Array) -> Array:
+            payload = jax.tree.map(lambda a: a[worker], payloads)
+            return _add(total, payload.values / workers, self.indices_of(payload, like))
+
+        first = receive(0, jnp.zeros(like.shape, like.dtype))
+        return lax.fori_loop(1, workers, receive, first)
+
+    def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
+        del key
+        return _add(x, -payload.values, self.indices_of(payload, like_of(x)))
 
 
 def check_form(owner: str, form: str) -> None:
@@ -60,28 +96,7 @@ def read(indices: Positions | Array, count: int, size: int) -> Array:
     return positions.decode(indices, count, size) if isinstance(indices, Positions) else indices
 
 
-def spread(values: Array, indices: Array, like: Like) -> Array:
-    """Zeros but for some entries."""
-    return add(jnp.zeros(like.shape, like.dtype), values, indices)
-
-
-def mean(payloads: Payload, like: Like, indices_of: Callable[[Payload], Array]) -> Array:
-    """Mean of payloads with `values`, stacked on a leading axis.
-
-    One after the other into the same array: only their entries of it are touched, where a sum of
-    dense arrays passes over memory for every worker, and all indices at once would not fit a cache.
-    """
-    workers = payloads.values.shape[0]
-
-    def receive(worker: Array | int, total: Array) -> Array:
-        payload = jax.tree.map(lambda a: a[worker], payloads)
-        return add(total, payload.values / workers, indices_of(payload))
-
-    first = receive(0, jnp.zeros(like.shape, like.dtype))
-    return lax.fori_loop(1, workers, receive, first)
-
-
-def add(x: Array, values: Array, indices: Array) -> Array:
+def _add(x: Array, values: Array, indices: Array) -> Array:
     """x with something added at distinct flat indices; those outside are dropped.
 
     In place where x is donated or dies here.

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
 
 from gradzip import checks
-from gradzip.base import Array, Compressor, Key, Like, widest
+from gradzip.base import Array, Key, Like, widest
 from gradzip.compressors import counted, sparse
 from gradzip.compressors.counted import Counted
+from gradzip.compressors.sparse import Indexed
 from gradzip.compressors.topk import kept
 from gradzip.kernels.selection import magnitude
 
 
 @dataclasses.dataclass(frozen=True)
-class Threshold(Compressor):
+class Threshold(Indexed):
     """Keeps the entries with |v_i| >= relative * max|v|, as far as there is room for them.
 
     How many there are depends on the data, but the size of a payload cannot: there is room for
@@ -56,7 +56,6 @@ class Threshold(Compressor):
 
     relative: float
     capacity: float = 0.1
-    sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.share('Threshold', 'relative', self.relative)
@@ -71,17 +70,8 @@ class Threshold(Compressor):
         below = size < self.relative * jnp.max(size, initial=0)
         return counted.keep(~below & (magnitude(values) > 0), values, indices, x.size)
 
-    def decode(self, payload: Counted, like: Like, key: Key) -> Array:
-        del key
-        return counted.decode(payload, like)
-
-    def decode_mean(self, payloads: Counted, like: Like, keys: Key) -> Array:
-        del keys
-        return counted.decode_mean(payloads, like)
-
-    def remainder(self, x: Array, payload: Counted, key: Key) -> Array:
-        del key
-        return counted.remainder(x, payload)
+    def indices_of(self, payload: Counted, like: Like) -> Array:
+        return counted.indices_of(payload, like.size)
 
     def delta(self, like: Like) -> float:
         if not like.size:

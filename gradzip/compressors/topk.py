@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
 
 from gradzip import checks
-from gradzip.base import Array, Compressor, Key, Like, like_of
+from gradzip.base import Array, Key, Like
 from gradzip.compressors import sparse
-from gradzip.compressors.sparse import Form, Sparse
+from gradzip.compressors.sparse import Form, Indexed, Sparse
 
 
 @dataclasses.dataclass(frozen=True)
-class TopK(Compressor):
+class TopK(Indexed):
     """Keeps the ceil(fraction * n) entries of largest magnitude, ties by the lower index.
 
     NaN counts as larger than infinity, so it is sent and seen, not remembered in silence.
@@ -45,7 +44,6 @@ class TopK(Compressor):
 
     fraction: float
     indices: Form = dataclasses.field(default='packed', kw_only=True)
-    sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.share('TopK', 'fraction', self.fraction)
@@ -57,19 +55,7 @@ class TopK(Compressor):
         values, indices = sparse.largest(x.ravel(), kept(self.fraction, x.size))
         return Sparse(values, sparse.write(indices, x.size, self.indices))
 
-    def decode(self, payload: Sparse, like: Like, key: Key) -> Array:
-        del key
-        return sparse.spread(payload.values, self._indices(payload, like), like)
-
-    def decode_mean(self, payloads: Sparse, like: Like, keys: Key) -> Array:
-        del keys
-        return sparse.mean(payloads, like, lambda payload: self._indices(payload, like))
-
-    def remainder(self, x: Array, payload: Sparse, key: Key) -> Array:
-        del key
-        return sparse.add(x, -payload.values, self._indices(payload, like_of(x)))
-
-    def _indices(self, payload: Sparse, like: Like) -> Array:
+    def indices_of(self, payload: Sparse, like: Like) -> Array:
         return sparse.read(payload.indices, kept(self.fraction, like.size), like.size)
 
     def delta(self, like: Like) -> float:

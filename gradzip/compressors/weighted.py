@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from typing import ClassVar
@@ -10,16 +11,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip import blocks, checks, noise, positions
-from gradzip.base import Array, Compressor, Key, Like
+from gradzip.base import Array, Key, Like
 from gradzip.compressors import counted, sparse
 from gradzip.compressors.bernoulli import OVERFLOW, first_set
 from gradzip.compressors.counted import Counted
+from gradzip.compressors.sparse import Indexed
 from gradzip.compressors.topk import kept
 from gradzip.packing import pack
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightedBernoulli(Compressor):
+class WeightedBernoulli(Indexed):
     """Keeps entry i with probability p_i = min(1, |v_i| / t), independently, times 1 / p_i.
 
     Among all probabilities with the same expected number of kept entries, T = fraction * n, these
@@ -54,7 +56,6 @@ class WeightedBernoulli(Compressor):
 
     fraction: float
     random: ClassVar[bool] = True
-    sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.share('WeightedBernoulli', 'fraction', self.fraction)
@@ -79,17 +80,8 @@ class WeightedBernoulli(Compressor):
             jnp.sum(valid, dtype=jnp.int32),
         )
 
-    def decode(self, payload: Counted, like: Like, key: Key) -> Array:
-        del key
-        return counted.decode(payload, like)
-
-    def decode_mean(self, payloads: Counted, like: Like, keys: Key) -> Array:
-        del keys
-        return counted.decode_mean(payloads, like)
-
-    def remainder(self, x: Array, payload: Counted, key: Key) -> Array:
-        del key
-        return counted.remainder(x, payload)
+    def indices_of(self, payload: Counted, like: Like) -> Array:
+        return counted.indices_of(payload, like.size)
 
     def omega(self, like: Like) -> float:
         return like.size / kept(self.fraction, like.size) - 1 if like.size else 0.0
@@ -108,11 +100,7 @@ def room_for(size: int, expected: int) -> int:
             and a * math.log(a / max(expected, 1)) - a + expected >= -math.log(OVERFLOW)
         )
 
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if exceeds_rarely(middle) else (middle + 1, high)
-    return low
+    return bisect.bisect_left(range(size), True, key=exceeds_rarely)
 
 
 def _threshold(flat: Array, expected: int) -> Array:
@@ -136,7 +124,7 @@ def _threshold(flat: Array, expected: int) -> Array:
             columns = jnp.where(under, magnitude, 0), under.astype(jnp.int32)
             rows = tuple(column.reshape(-1, blocks.WORD_BITS) for column in columns)
             zeros = jnp.zeros([], piece.dtype), jnp.int32(0)
-            total, count = lax.reduce(rows, zeros, _add_each, (1,))  # in one pass
+            total, count = lax.reduce(rows, zeros, blocks.add_each, (1,))  # in one pass
             return total, count
 
         total, count = blocks.in_pieces(sums, flat, max(flat.size, 1))
@@ -154,7 +142,3 @@ def _threshold(flat: Array, expected: int) -> Array:
     count = jnp.full([], flat.size + 1, jnp.int32) + (0 * per_unit).astype(jnp.int32)
     t, _, _ = lax.while_loop(lambda carry: carry[2], lower, (start, count, count > 0))
     return jnp.where(jnp.isfinite(t), t * unit, 0)
-
-
-def _add_each(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-    return a[0] + b[0], a[1] + b[1]

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip.base import Array
-from gradzip.kernels.selection import WORD_BITS, magnitude, pack_mask, select, sortable
+from gradzip.blocks import WORD_BITS
+from gradzip.kernels.selection import magnitude, pack_mask, select, sortable
 
 Test = Callable[[Array, Array, Array], Array]
 

@@ -23,11 +23,11 @@ import numpy as np
 from jax import lax
 
 from gradzip.base import Array
+from gradzip.blocks import WORD_BITS, add_each
 
 Test = Callable[[Array], Array]
 Count = Callable[[Array, Array], Array]
 
-WORD_BITS = 32
 BLOCK = WORD_BITS * WORD_BITS  # entries under one bit in a mask of words that are not empty
 DIGIT_BITS = 11
 DIGITS = 1 << DIGIT_BITS  # counters of a radix histogram, which stay in the first cache
@@ -246,11 +246,7 @@ def _pack_each(masks: list[Array]) -> list[Array]:
     """Masks as words. A reduction with several operands is one pass; several are as many."""
     shifts = lax.iota(jnp.uint32, WORD_BITS)
     bits = [mask.reshape(-1, WORD_BITS).astype(jnp.uint32) << shifts for mask in masks]
-    return list(lax.reduce(bits, [jnp.uint32(0)] * len(bits), _add_each, (1,)))
-
-
-def _add_each(a: list[Array], b: list[Array]) -> list[Array]:
-    return [p + q for p, q in zip(a, b, strict=True)]
+    return list(lax.reduce(tuple(bits), (jnp.uint32(0),) * len(bits), add_each, (1,)))
 
 
 def _kth(count: Count, zero: Array, rank: Array | int) -> Array:

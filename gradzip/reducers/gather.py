@@ -103,7 +103,12 @@ class Gather(Reducer):
 
     def payloads(self, xs: list[Array], keys: list[Key]) -> list[Payload]:
         """What this worker sends, one payload an array, each with this worker's own key."""
-        return self.messages(xs, keys)[0]
+
+        def payload(like: Like, x: Array, key: Key) -> Payload:
+            del like
+            return self.compressor.encode(x, key)
+
+        return each(payload, [like_of(x) for x in xs], self.largest_looped, xs, keys)
 
     def means(self, buffers: Array, likes: list[Like], keys: list[Key]) -> list[Array]:
         """The mean of what everyone sent: buffers u32[workers, rows, 128], keys [workers] each."""

@@ -127,6 +127,5 @@ def _reducer(scheme: Any) -> Reducer:
 
 def _complete(x: Array, reduced: Reduced, own: tuple, i: int) -> Reduced:
     """With what was lost, and every stage's state, so that all branches return the same types."""
-    lost = x - reduced.sent if reduced.lost is None else reduced.lost
-    sent, lost = axes.vary_like((reduced.sent, lost), (x, x))
+    sent, lost = axes.vary_like((reduced.sent, reduced.lost_of(x)), (x, x))
     return Reduced(reduced.mean, sent, (*own[:i], reduced.state, *own[i + 1 :]), lost)
