@@ -8,10 +8,11 @@ branch with the most bytes counts, and a loop's body counts once.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -20,6 +21,7 @@ from gradzip import leaves
 from gradzip.base import PyTree, Scheme, memory_like
 
 COLLECTIVES = ('psum', 'pmin', 'pmax', 'all_gather', 'reduce_scatter', 'all_to_all', 'ppermute')
+ONE_PASS = ('reduce_scatter', 'all_to_all')  # every entry crosses a link once; psum: there and back
 HLO_COLLECTIVES = (
     'all-reduce',
     'all-gather',
@@ -65,7 +67,7 @@ def payload_bytes(scheme: Scheme, params: PyTree, workers: int = 2) -> int:
         state = leaves.init(scheme, tree, jax.random.key(0), memory=False)
         return leaves.exchange(scheme, tree, state, axis, memory=False).mean
 
-    return _traced(step, likes, {axis: workers}, _operand_bytes)
+    return _bytes(_traced(step, likes, {axis: workers}))
 
 
 def step_bytes(
@@ -93,7 +95,41 @@ def step_bytes(
       >>> gz.step_bytes(tx, jnp.zeros(100_000), {'data': 8})
       5120
     """
-    return _traced(lambda grads: _update(tx, grads), params, axis_sizes, _operand_bytes)
+    return _bytes(collectives_of(tx, params, axis_sizes))
+
+
+class Collective(NamedTuple):
+    """One collective of a traced program, as the usual ring algorithms run it."""
+
+    name: str  # of the JAX primitive
+    bytes: int  # of its operands on one worker
+    workers: int  # that take part
+
+    @property
+    def sent(self) -> int:
+        """Bytes that each worker sends over its link, all rounds together."""
+        if self.name == 'ppermute':
+            return self.bytes
+        others = self.workers - 1
+        if self.name == 'all_gather':
+            return others * self.bytes
+        passes = 1 if self.name in ONE_PASS else 2
+        return passes * others * self.bytes // self.workers
+
+    @property
+    def rounds(self) -> int:
+        """Messages that wait for one another."""
+        if self.name == 'ppermute':
+            return 1
+        passes = 1 if self.name in (*ONE_PASS, 'all_gather') else 2
+        return passes * (self.workers - 1)
+
+
+def collectives_of(
+    tx: optax.GradientTransformation, params: PyTree, axis_sizes: Mapping[str, int]
+) -> list[Collective]:
+    """The collectives of one update, in order; arguments and errors are those of `step_bytes`."""
+    return _traced(lambda grads: _update(tx, grads), params, axis_sizes)
 
 
 def link_bytes(
@@ -104,7 +140,7 @@ def link_bytes(
     Rings: of an all-reduce 2 (W - 1) / W of its operand, of an all-gather W - 1 times the operand,
     of a reduce-scatter or an all-to-all (W - 1) / W of it.
     """
-    return _traced(lambda grads: _update(tx, grads), params, axis_sizes, _sent_bytes)
+    return sum(c.sent for c in collectives_of(tx, params, axis_sizes))
 
 
 def _update(tx: optax.GradientTransformation, grads: PyTree) -> PyTree:
@@ -196,25 +232,25 @@ def _item_bits(dtype: str) -> int:
     return int(dtype.lstrip('bfsuc'))
 
 
-Cost = Callable[[Any, int], int]  # of a collective, an equation among so many workers
-
-
-def _traced(step: Callable, like: PyTree, axis_sizes: Mapping[str, int], cost: Cost) -> int:
-    """The cost of all collectives in a program that runs where these axes are mapped."""
+def _traced(step: Callable, like: PyTree, axis_sizes: Mapping[str, int]) -> list[Collective]:
+    """The collectives of a program that runs where these axes are mapped."""
     likes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
     sizes = dict(axis_sizes)
-    return _total(jax.make_jaxpr(step, axis_env=list(sizes.items()))(likes).jaxpr, sizes, cost)
+    return _found(jax.make_jaxpr(step, axis_env=list(sizes.items()))(likes).jaxpr, sizes)
 
 
-def _total(jaxpr: Any, sizes: dict[str, int], cost: Cost) -> int:
-    total = 0
+def _found(jaxpr: Any, sizes: dict[str, int]) -> list[Collective]:
+    found = []
     for equation in jaxpr.eqns:
-        if equation.primitive.name.removesuffix('_invariant') in COLLECTIVES:
-            workers = _workers(equation, sizes)
-            total += cost(equation, workers) if workers > 1 else 0
-        inner = [_total(j, sizes, cost) for j in _inner(equation)]
-        total += max(inner, default=0) if equation.primitive.name == 'cond' else sum(inner)
-    return total
+        name = equation.primitive.name.removesuffix('_invariant')
+        if name in COLLECTIVES and (workers := _workers(equation, sizes)) > 1:
+            size = sum(v.aval.size * v.aval.dtype.itemsize for v in equation.invars)
+            found.append(Collective(name, size, workers))
+        inner = [_found(j, sizes) for j in _inner(equation)]
+        if name == 'cond':
+            inner = [max(inner, key=_bytes, default=[])]
+        found += itertools.chain(*inner)
+    return found
 
 
 def _inner(equation: Any) -> list[Any]:
@@ -232,16 +268,5 @@ def _workers(equation: Any, sizes: dict[str, int]) -> int:
     return math.prod(sizes[name] for name in names if isinstance(name, str))
 
 
-def _operand_bytes(equation: Any, workers: int) -> int:
-    del workers
-    return sum(v.aval.size * v.aval.dtype.itemsize for v in equation.invars)
-
-
-def _sent_bytes(equation: Any, workers: int) -> int:
-    size, name = _operand_bytes(equation, workers), equation.primitive.name
-    if name.startswith('all_gather'):
-        return (workers - 1) * size
-    if name.startswith('ppermute'):
-        return size
-    rounds = 1 if name.startswith(('reduce_scatter', 'all_to_all')) else 2
-    return rounds * (workers - 1) * size // workers
+def _bytes(collectives: list[Collective]) -> int:
+    return sum(c.bytes for c in collectives)

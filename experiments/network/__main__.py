@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from experiments.network import report
+from experiments.exchanges import EXACT, schemes
+from experiments.models import Size
 from experiments.network.links import Link, NetworkError
-from experiments.network.measure import Row, WorkerDied, measure
-from experiments.network.schemes import EXACT, schemes
+from experiments.network.parts import Choice, Part, gradient_part, training_part
+from experiments.network.workers import WorkerDied, terminable_network
 
 SPEEDS = {'unlimited': None, '10G': 1e10, '1G': 1e9, '100M': 1e8, '10M': 1e7}  # bits per second
 DELAYS = '0,1,20'  # ms each way: one room, one city, one continent
 ROWS = 4096  # of a square matrix: 16.8 million entries, 67 MB of float32
 ROUNDS = 2  # each link sees every scheme so often, in turn
+STEPS = 150  # of the exact mean; the loss after them is the target
+FULL = '100M'  # the link on which the training is also run in full
 QUICK_ROWS, QUICK_SPEEDS, QUICK_SCHEMES = 1024, '1G,100M', (EXACT, 'TopK 1 %')
+QUICK_SIZE, QUICK_STEPS = Size(layers=1, width=64, heads=4, context=32), 20
 WIDTH = 150  # of tables where there is no terminal to ask
 
 app = typer.Typer(add_completion=False, rich_markup_mode='rich')
@@ -39,7 +42,18 @@ def main(
         list[str] | None,
         typer.Option('--scheme', metavar='NAME', help=f'Repeat for several: {list(schemes())}.'),
     ] = None,
+    part: Annotated[
+        list[Part] | None, typer.Option(help='Repeat for both, which is the default.')
+    ] = None,
     rows: Annotated[int, typer.Option(min=8, help='Of the square matrix exchanged.')] = ROWS,
+    layers: Annotated[int, typer.Option(min=1, help='Of the transformer.')] = Size().layers,
+    width: Annotated[int, typer.Option(min=8, help='Of the transformer.')] = Size().width,
+    steps: Annotated[
+        int, typer.Option(min=1, help=f'Of the {EXACT}; all others train to its loss then.')
+    ] = STEPS,
+    full: Annotated[
+        str, typer.Option(metavar='SPEED', help="Where to train in full as a check; '' for none.")
+    ] = FULL,
     rounds: Annotated[
         int, typer.Option(min=1, help='Over which schemes are interleaved.')
     ] = ROUNDS,
@@ -47,40 +61,45 @@ def main(
         bool,
         typer.Option(
             '--quick',
-            help=f'A matrix of {QUICK_ROWS} rows, links {QUICK_SPEEDS}, two schemes: a minute.',
+            help=f'A matrix of {QUICK_ROWS} rows, a small transformer, links {QUICK_SPEEDS}, two '
+            'schemes: a minute.',
         ),
     ] = False,
-    out: Annotated[Path, typer.Option(help='Folder for table, CSV and figure.')] = Path(
+    out: Annotated[Path, typer.Option(help='Folder for tables, CSV and figures.')] = Path(
         'experiments/output/network'
     ),
 ) -> None:
-    """Exchanges a gradient between processes on limited links, scheme by scheme. Needs root.
+    """Exchanges gradients between processes on limited links, scheme by scheme. Needs root.
 
-    Every process runs in a network namespace of its own, joined by a bridge; the namespaces are
-    removed at the end, also after Ctrl-C.
+    First one bare gradient, then those of a transformer in training: time to the same loss. Every
+    process runs in a network namespace of its own, joined by a bridge; the namespaces are removed
+    at the end, also after Ctrl-C.
     """
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     try:
-        chosen = _schemes(list(QUICK_SCHEMES) if quick and only is None else only)
-        links = _links(QUICK_SPEEDS if quick else speeds, '0' if quick else delays)
-        begin, found = time.time(), list[Row]()
-        counts = QUICK_ROWS if quick else rows, 1 if quick else rounds
-        measured = measure(workers, counts[0], links, chosen, counts[1], console.print)
-        with closing(measured):  # an interruption here, too, takes the network down
-            for row in measured:
-                found.append(row)
-                where, took = report.label(row.link), row.median * 1e3
-                console.print(f'{where:>18}  {row.scheme:28} {took:10,.1f} ms', highlight=False)
+        choice = Choice(
+            links=_links(QUICK_SPEEDS if quick else speeds, '0' if quick else delays),
+            schemes=_schemes(list(QUICK_SCHEMES) if quick and only is None else only),
+            rounds=1 if quick else rounds,
+            rows=QUICK_ROWS if quick else rows,
+            size=QUICK_SIZE if quick else Size(layers, width),
+            steps=QUICK_STEPS if quick else steps,
+            full=_links(full, '0')[0] if full else None,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        begin, chosen = time.time(), part or list(Part)
+        with terminable_network(workers) as made:
+            if any(link.delay for link in choice.links) and (reason := made.can_delay()):
+                console.print(f'No delays here, this kernel cannot: {reason}', highlight=False)
+                choice = choice._replace(links=[link for link in choice.links if not link.delay])
+            if Part.gradient in chosen:
+                gradient_part(made, choice, out, console)
+            if Part.training in chosen:
+                training_part(made, choice, out, console)
+        console.print(f'In {time.time() - begin:.0f} s; files in {out}.')
     except (ValueError, NetworkError, WorkerDied) as error:
         Console(stderr=True).print(f'Error: {error}', style='red', markup=False, highlight=False)
         raise typer.Exit(2) from None
-    out.mkdir(parents=True, exist_ok=True)
-    report.write(out / f'steps_{workers}.csv', found)
-    report.draw(out / f'steps_{workers}.png', found, counts[0] ** 2)
-    shown, said = report.table(found), '\n'.join(report.findings(found))
-    with (out / f'table_{workers}.txt').open('w') as file:
-        Console(file=file, width=WIDTH).print(shown, said, sep='\n', highlight=False)
-    console.print(shown, said, f'In {time.time() - begin:.0f} s; files in {out}.', sep='\n')
 
 
 def _schemes(only: list[str] | None) -> list[str]:

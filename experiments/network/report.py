@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -11,11 +12,12 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from rich.table import Table
 
+from experiments.exchanges import EXACT, schemes
 from experiments.network.links import Link
 from experiments.network.measure import Row
-from experiments.network.schemes import EXACT
 
 COLORS = ('0.3', '#E69F00', '#D55E00', '#CC79A7', '#56B4E9', '#0072B2', '#009E73', '#F0E442')
+BEYOND = 4  # an unlimited link is drawn so many times faster than the fastest limited one
 
 HEAD = ('workers', 'bits_per_second', 'delay', 'scheme', 'bytes', 'steps')
 COLUMNS = (*HEAD, 'median', 'min', 'max')
@@ -81,26 +83,35 @@ def write(path: Path, rows: list[Row]) -> None:
             out.writerow([*head, *times])
 
 
+def color_of(scheme: str) -> str:
+    """The same in every figure."""
+    return COLORS[list(schemes()).index(scheme) % len(COLORS)]
+
+
+def axis_of(links: Iterable[Link]) -> tuple[list[float], list[str]]:
+    """Where links stand on an axis of speeds, and what is written there."""
+    links = list(links)
+    unlimited = BEYOND * max((link.bits for link in links if link.bits is not None), default=1e10)
+    names = [link.name.replace('bit/s', '').replace(' ', '') for link in links]
+    return [link.bits or unlimited for link in links], names
+
+
 def draw(path: Path, rows: list[Row], entries: int) -> None:
     """Step time and speed-up against bandwidth, links without delay."""
     links = {link: m for link, m in by_link(rows).items() if not link.delay}
-    finite = [link.bits for link in links if link.bits is not None]
-    unlimited = 4 * max(finite, default=1e10)  # where an axis can show it
+    x, names = axis_of(links)
+    exact = [measured[EXACT].median for measured in links.values()]
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.4), layout='constrained', sharex=True)
-    for name, color in zip(dict.fromkeys(r.scheme for r in rows), COLORS, strict=False):
-        x = [link.bits or unlimited for link in links]
+    for name in dict.fromkeys(r.scheme for r in rows):
         seconds = [measured[name].median for measured in links.values()]
-        exact = [measured[EXACT].median for measured in links.values()]
-        style = {'color': color, 'marker': 'o', 'markersize': 4, 'label': name}
+        style = {'color': color_of(name), 'marker': 'o', 'markersize': 4, 'label': name}
         panels[0].loglog(x, seconds, **style)
         panels[1].loglog(x, [e / s for e, s in zip(exact, seconds, strict=True)], **style)
-    ticks = [link.bits or unlimited for link in links]
-    names = [link.name.replace('bit/s', '') for link in links]
     title = f'a gradient of {entries / 1e6:.1f} M entries, {rows[0].workers} workers'
     panels[0].set(ylabel='seconds a step', title=title)
     panels[1].set(ylabel=f'times faster than the {EXACT}', title='speed-up')
     for panel in panels:
-        panel.set_xticks(ticks, names)
+        panel.set_xticks(x, names)
         panel.minorticks_off()
         panel.set_xlabel('link of every worker, bit/s')
         panel.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""What is compared on the network."""
+"""The exchanges that are compared on the network, and ranked by the plan."""
 
 from __future__ import annotations
 

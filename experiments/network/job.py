@@ -1,0 +1,102 @@
+"""A scheme at work in one process: steps over the network, the same without it, and training."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import optax
+
+import gradzip as gz
+from experiments.exchanges import AXIS
+from experiments.network.workloads import Workload, mesh
+from experiments.plan.offline import offline
+
+PyTree = Any
+
+
+class Job:
+    """A step, compiled, with the parameters and the state that it hands on."""
+
+    def __init__(self, workload: Workload, tx: optax.GradientTransformation) -> None:
+        self.workload, self.tx = workload, optax.chain(tx, workload.optimizer)
+        shapes = workload.shapes
+        self.specs = jax.P(), gz.state_specs(jax.eval_shape(self.tx.init, shapes))
+        self.own: Any = None
+        mapped = jax.shard_map(
+            self._step, mesh=mesh(), in_specs=(*self.specs, jax.P(AXIS)), out_specs=self.specs
+        )
+        start = jax.shard_map(self._start, mesh=mesh(), in_specs=(), out_specs=self.specs)
+        self._make = jax.jit(start)
+        self.own = self._make()
+        lowered = jax.jit(mapped, donate_argnums=(0, 1)).lower(*self.own, workload.batch(0))
+        self.compiled = lowered.compile()
+
+    def _start(self) -> tuple[PyTree, PyTree]:
+        params = self.workload.start()
+        return params, self.tx.init(params)
+
+    def _step(self, params: PyTree, state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
+        grads = self.workload.gradient(gz.localize(params, AXIS), batch)
+        updates, state = self.tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    def rest(self) -> None:
+        """Gives parameters and state back; the next run starts afresh."""
+        self.own = None
+
+    def run(self, steps: int) -> list[float]:
+        """Seconds of every step."""
+        self.own = self.own or self._make()
+        seconds = []
+        for i in range(steps):
+            batch = self.workload.batch(i)
+            begin = time.perf_counter()
+            self.own = jax.block_until_ready(self.compiled(*self.own, batch))
+            seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    def run_offline(self, steps: int) -> list[float]:
+        """The same without the network, on what this process holds."""
+        self.rest()
+        batch = self.workload.batch(0).addressable_data(0)
+        own = jax.jit(self._start)()
+        step = offline(self._step, dict(mesh().shape), *own, batch)
+        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*own, batch).compile()
+        seconds = []
+        for _ in range(steps):
+            begin = time.perf_counter()
+            own = jax.block_until_ready(compiled(*own, batch))
+            seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    def train(self, target: float | None, every: int, most: int) -> list[tuple[int, float, float]]:
+        """From the start until the loss on unseen examples is at most target: step, loss, seconds.
+
+        The loss is looked at every so many steps; looking is not counted in the seconds.
+        """
+        self.own, seen, seconds = self._make(), [], 0.0
+        loss, unseen = self._loss()
+        for i in range(most):
+            batch, begin = self.workload.batch(i), time.perf_counter()
+            self.own = jax.block_until_ready(self.compiled(*self.own, batch))
+            seconds += time.perf_counter() - begin
+            if (i + 1) % every == 0:
+                seen.append((i + 1, float(loss(self.own[0], unseen)), seconds))
+                if target is not None and seen[-1][1] <= target:
+                    break
+        return seen
+
+    def _loss(self) -> tuple[Any, PyTree]:
+        of, unseen = self.workload.loss, self.workload.unseen
+        assert of is not None
+        assert unseen is not None, 'a bare gradient has no loss'
+
+        def mean(params: PyTree, batch: PyTree) -> jax.Array:
+            return jax.lax.pmean(of(params, batch), AXIS)
+
+        mapped = jax.shard_map(
+            mean, mesh=mesh(), in_specs=(jax.P(), jax.P(AXIS)), out_specs=jax.P()
+        )
+        return jax.jit(mapped), unseen()
