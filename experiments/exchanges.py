@@ -12,6 +12,7 @@ LEVELS = 7  # of 4 bits
 RANK = 4  # 512 times fewer entries than a matrix of 4096 x 4096
 
 EXACT = 'exact mean'
+COLORS = ('0.3', '#E69F00', '#D55E00', '#CC79A7', '#56B4E9', '#0072B2', '#009E73', '#F0E442')
 
 
 def schemes() -> dict[str, optax.GradientTransformation]:
@@ -30,3 +31,21 @@ def schemes() -> dict[str, optax.GradientTransformation]:
         'sign': remembered(gz.ScaledSign()),
         'PowerSGD rank 4': remembered(gz.PowerSGD(RANK)),
     }
+
+
+def color_of(scheme: str) -> str:
+    """The same in every figure."""
+    return COLORS[list(schemes()).index(scheme) % len(COLORS)]
+
+
+def chosen(only: list[str] | None) -> list[str]:
+    """The exact mean, with which all others are compared, and those asked for, or all.
+
+    Raises:
+      ValueError: a name that is none.
+    """
+    known = list(schemes())
+    unknown = [name for name in only or () if name not in known]
+    if unknown:
+        raise ValueError(f'--scheme: {unknown} unknown. Choose from {known}.')
+    return list(dict.fromkeys([EXACT, *(only or known)]))

@@ -32,10 +32,10 @@ def jitted(function: Callable, state: Any, *rest: Any, slow: bool = False) -> Ca
     return Case(compiled, state, rest, slow)
 
 
-def measure(cases: dict[str, Case], rounds: int, advance: Callable[[], None]) -> dict[str, Any]:
+def measure(cases: dict[Any, Case], rounds: int, advance: Callable[[], None]) -> dict[Any, Any]:
     """Seconds of every case in every round: f64[rounds], fewer of a slow one."""
     states = {name: case.state for name, case in cases.items()}
-    times: dict[str, list[float]] = {name: [] for name in cases}
+    times: dict[Any, list[float]] = {name: [] for name in cases}
     for turn in range(WARM_UP + rounds):
         for name, case in cases.items():
             if case.slow and turn >= WARM_UP + PATIENCE:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from experiments.exchanges import EXACT, schemes
+from experiments.exchanges import chosen as chosen_schemes
 from experiments.models import Size
 from experiments.network.links import Link, NetworkError
 from experiments.network.parts import Choice, Part, gradient_part, training_part
@@ -79,7 +80,7 @@ def main(
     try:
         choice = Choice(
             links=_links(QUICK_SPEEDS if quick else speeds, '0' if quick else delays),
-            schemes=_schemes(list(QUICK_SCHEMES) if quick and only is None else only),
+            schemes=chosen_schemes(list(QUICK_SCHEMES) if quick and only is None else only),
             rounds=1 if quick else rounds,
             rows=QUICK_ROWS if quick else rows,
             size=QUICK_SIZE if quick else Size(layers, width),
@@ -100,14 +101,6 @@ def main(
     except (ValueError, NetworkError, WorkerDied) as error:
         Console(stderr=True).print(f'Error: {error}', style='red', markup=False, highlight=False)
         raise typer.Exit(2) from None
-
-
-def _schemes(only: list[str] | None) -> list[str]:
-    known = list(schemes())
-    unknown = [name for name in only or () if name not in known]
-    if unknown:
-        raise ValueError(f'--scheme: {unknown} unknown. Choose from {known}.')
-    return list(dict.fromkeys([EXACT, *(only or known)]))  # what all others are compared with
 
 
 def _links(speeds: str, delays: str) -> list[Link]:

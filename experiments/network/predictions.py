@@ -17,6 +17,7 @@ from experiments.exchanges import AXIS, EXACT, schemes
 from experiments.network.measure import Row
 from experiments.network.report import by_link, label
 from experiments.plan.model import Cost, Host, crossover, host_from
+from experiments.plan.units import speed
 from gradzip.traffic import collectives_of
 
 COLUMNS = ('workers', 'link', 'scheme', 'offline', 'predicted', 'measured', 'error')
@@ -80,7 +81,7 @@ def findings(found: Model, predicted: list[Prediction]) -> list[str]:
     )
     for scheme, (said, seen) in crossovers(found, [p.row for p in predicted]).items():
         lines.append(
-            f'{scheme} pays below {_speed(said)} by the model, below {_speed(seen)} as measured: '
+            f'{scheme} pays below {speed(said)} by the model, below {speed(seen)} as measured: '
             f'{max(said / seen, seen / said):.2f} times apart.'
         )
     return lines
@@ -152,8 +153,3 @@ def draw(path: Path, predicted: list[Prediction]) -> None:
     panel.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
-
-
-def _speed(bits: float) -> str:
-    unit, name = (1e9, 'Gbit/s') if bits >= 1e9 else (1e6, 'Mbit/s')
-    return f'{bits / unit:.3g} {name}'

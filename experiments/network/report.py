@@ -12,11 +12,10 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from rich.table import Table
 
-from experiments.exchanges import EXACT, schemes
+from experiments.exchanges import EXACT, color_of
 from experiments.network.links import Link
 from experiments.network.measure import Row
 
-COLORS = ('0.3', '#E69F00', '#D55E00', '#CC79A7', '#56B4E9', '#0072B2', '#009E73', '#F0E442')
 BEYOND = 4  # an unlimited link is drawn so many times faster than the fastest limited one
 
 HEAD = ('workers', 'bits_per_second', 'delay', 'scheme', 'bytes', 'steps')
@@ -81,11 +80,6 @@ def write(path: Path, rows: list[Row]) -> None:
             times = (f'{t:.6f}' for t in (row.median, min(row.seconds), max(row.seconds)))
             head = (row.workers, bits, row.link.delay, row.scheme, row.bytes, len(row.seconds))
             out.writerow([*head, *times])
-
-
-def color_of(scheme: str) -> str:
-    """The same in every figure."""
-    return COLORS[list(schemes()).index(scheme) % len(COLORS)]
 
 
 def axis_of(links: Iterable[Link]) -> tuple[list[float], list[str]]:

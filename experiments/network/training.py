@@ -11,9 +11,10 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from rich.table import Table
 
-from experiments.exchanges import EXACT
+from experiments.exchanges import EXACT, color_of
 from experiments.network.measure import Row, Trained
-from experiments.network.report import axis_of, by_link, color_of, label
+from experiments.network.report import axis_of, by_link, label
+from experiments.plan.units import duration
 
 HEAD = ('workers', 'bits_per_second', 'delay', 'scheme', 'bytes', 'steps_to_loss', 'reached')
 COLUMNS = (*HEAD, 'step', 'time_to_loss')
@@ -32,7 +33,7 @@ def table(rows: list[Row], ways: Ways, target: float) -> Table:
     """Schemes down, links across: seconds to the loss, and how many times sooner."""
     links, found = by_link(rows), times(rows, ways)
     shown = Table(
-        title=f'{rows[0].workers} workers: seconds to a loss of {target:.3f} on unseen text '
+        title=f'{rows[0].workers} workers: time to a loss of {target:.3f} on unseen text '
         f'(times sooner than the {EXACT})'
     )
     shown.add_column('scheme')
@@ -44,7 +45,9 @@ def table(rows: list[Row], ways: Ways, target: float) -> Table:
         cells = []
         for own in found.values():
             reached = name in own
-            cells.append(f'{own[name]:,.0f} ({own[EXACT] / own[name]:.3g})' if reached else '-')
+            cells.append(
+                f'{duration(own[name])} ({own[EXACT] / own[name]:.3g})' if reached else '-'
+            )
         steps = str(way.steps) if way.reached else f'> {way.steps}'
         size = next(row.bytes for row in rows if row.scheme == name)
         shown.add_row(name, f'{size:,}', steps, *cells)
@@ -60,8 +63,9 @@ def findings(rows: list[Row], ways: Ways) -> list[str]:
             lines.append(f'{name}: do not compress; the {EXACT} is there first.')
         else:
             lines.append(
-                f'{name}: {best} is at the loss after {own[best]:,.0f} s, '
-                f'{own[EXACT] / own[best]:.3g} times sooner than the {EXACT} ({own[EXACT]:,.0f} s).'
+                f'{name}: {best} is at the loss after {duration(own[best])}, '
+                f'{own[EXACT] / own[best]:.3g} times sooner than the {EXACT} '
+                f'({duration(own[EXACT])}).'
             )
     return lines
 
@@ -69,8 +73,8 @@ def findings(rows: list[Row], ways: Ways) -> list[str]:
 def checked(where: str, whole: list[Trained], expected: dict[str, float]) -> list[str]:
     """Runs in full on one link, against steps times the time of a step."""
     return [
-        f'In full at {where}: {run.scheme} took {run.seconds:,.0f} s for {run.steps} steps; '
-        f'steps times step time is {expected[run.scheme]:,.0f} s.'
+        f'In full at {where}: {run.scheme} took {duration(run.seconds)} for {run.steps} steps; '
+        f'steps times step time is {duration(expected[run.scheme])}.'
         for run in whole
     ]
 

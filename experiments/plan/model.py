@@ -26,6 +26,8 @@ class Host(NamedTuple):
     turns: tuple[str, ...] = ()  # collectives whose two directions wait for each other
 
 
+RING = Host()  # as NCCL and TPU meshes do it
+
 # gloo over TCP: 1448 bytes of 1514 in a frame are payload, and its all_to_all serves the two
 # directions of a link one after the other (see `gradzip.axes.swap_rows`).
 GLOO = Host(efficiency=1448 / 1514, turns=('all_to_all',))

@@ -1,0 +1,1 @@
+"""Which scheme for which network: `python -m experiments.plan --help`."""
