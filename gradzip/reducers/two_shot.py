@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -103,14 +104,15 @@ class TwoShot(Reducer):
             late = workers * self._again.remainder(averages[i], seconds[i], again[i])
             charge = jnp.where(owned, late, 0)
             sent = _decode(self.compressor, payloads[i], likes[i], mine[i]) - charge
-            lost = jax.vmap(self.compressor.remainder)(chunks[i], payloads[i], mine[i]) + charge
+            remainder = _over_rows(self.compressor, self.compressor.remainder)
+            lost = remainder(chunks[i], payloads[i], mine[i]) + charge
             parts = [_joined(part, like_of(x)) for part in (decoded[i], sent, lost)]
             out.append(Reduced(parts[0], parts[1], states[i], parts[2]))
         return out
 
     def payloads(self, chunks: list[Array], keys: list[Key]) -> list[Payload]:
         """What this worker sends to every owner, stacked: one payload a chunk of each array."""
-        encode = jax.vmap(self.compressor.encode)
+        encode = _over_rows(self.compressor, self.compressor.encode)
         return [encode(*args) for args in zip(chunks, keys, strict=True)]
 
     def _averages(
@@ -154,7 +156,16 @@ def _first_key(key: Key, worker: Array, chunk: Array) -> Key:
 
 
 def _decode(compressor: Compressor, payloads: Payload, like: Like, keys: Key) -> Array:
-    return jax.vmap(lambda payload, key: compressor.decode(payload, like, key))(payloads, keys)
+    return _over_rows(compressor, lambda payload, key: compressor.decode(payload, like, key))(
+        payloads, keys
+    )
+
+
+def _over_rows(compressor: Compressor, function: Callable) -> Callable:
+    """The function on every row; in a loop where a batch of selections is slower than one each."""
+    if not compressor.sparse:
+        return jax.vmap(function)
+    return lambda *rows: lax.map(lambda row: function(*row), rows)
 
 
 def _cut(x: Array, workers: int) -> Array:
