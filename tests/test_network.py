@@ -10,10 +10,12 @@ import time
 
 import pytest
 
-from experiments.network import links
+from experiments.network import links, predictions, training
 from experiments.network.__main__ import _links
-from experiments.network.measure import Row, _slowest
+from experiments.network.measure import Row, Trained, _slowest
 from experiments.network.report import findings, table
+from experiments.plan.model import Cost, Host, crossover
+from gradzip.traffic import Collective
 
 ROOT = pathlib.Path(__file__).parent.parent
 REASON = links.unavailable()
@@ -42,7 +44,14 @@ def test_fewer_bytes_are_faster_on_a_slow_link(tmp_path):
     assert float(exact['min']) > 0.9 * 4 * 1024**2 * 8 / 1e8  # the limit holds
     assert float(slow['min']) < 0.5 * float(exact['min'])
     assert (tmp_path / 'steps_2.png').exists()
-    assert '100 Mbit/s: TopK 1 %' in (tmp_path / 'table_2.txt').read_text()
+    said = (tmp_path / 'table_2.txt').read_text()
+    assert '100 Mbit/s: TopK 1 %' in said
+    assert 'Cost model: 4 steps predicted' in said
+    with (tmp_path / 'training_2.csv').open() as file:
+        trained = {(r['bits_per_second'], r['scheme']): r for r in csv.DictReader(file)}
+    assert trained['100000000', 'exact mean']['steps_to_loss'] == '20'
+    assert (tmp_path / 'training_2.png').exists()
+    assert 'In full at 100 Mbit/s: exact mean took' in (tmp_path / 'training_2.txt').read_text()
 
 
 @needs_links
@@ -89,3 +98,59 @@ def test_the_slowest_worker_counts_and_the_exact_mean_can_win():
         'bytes a step',
         '10 Gbit/s, 1 ms',
     ]
+
+
+HOST = Host(bits=4e9, efficiency=0.95)
+COSTS = {
+    'exact mean': Cost(0.02, [Collective('psum', 4_000_000, 2)]),
+    'sign': Cost(0.05, [Collective('all_gather', 125_000, 2)]),
+}
+
+
+def rows_of(costs, off=1.0):
+    """What a network would show that is as the model says, or takes so many times longer."""
+    rows = []
+    for bits in (None, 2e9, 9e8, 1e8):
+        link = links.Link(str(bits), bits)
+        for scheme, cost in costs.items():
+            seconds = cost.step(float('inf') if bits is None else bits, host=HOST)
+            slower = 1.0 if scheme == 'exact mean' else off
+            rows.append(Row(2, link, scheme, 0, [slower * seconds]))
+    return rows
+
+
+def test_predictions_are_judged():
+    model = predictions.Model(COSTS, HOST)
+    perfect = predictions.predict(model, rows_of(COSTS))
+    assert max(abs(p.error) for p in perfect) < 1e-12
+    said = predictions.findings(model, perfect)
+    assert said[0].startswith('Cost model: 7 steps predicted, 0.0% off in the median')
+    assert said[1].startswith('What it chooses is the fastest on 4 of 4 links')
+    [(scheme, (at, seen))] = predictions.crossovers(model, rows_of(COSTS)).items()
+    assert scheme == 'sign'
+    assert at == crossover(COSTS['sign'], COSTS['exact mean'], host=HOST)
+    assert seen == pytest.approx(at, rel=0.1)  # read off between two links
+    late = predictions.predict(model, rows_of(COSTS, off=2.0))
+    said = predictions.findings(model, late)
+    assert 'off in the median, 50% at most (sign' in said[0]
+    assert '3 of 4 links' in said[1]
+
+
+def test_time_to_the_loss_is_steps_times_the_time_of_a_step():
+    rows = rows_of(COSTS)
+    ways = {
+        'exact mean': Trained('exact mean', [(10, 3.0, 1.0), (20, 2.5, 2.0)], True),
+        'sign': Trained('sign', [(30, 2.5, 1.0)], True),
+    }
+    found = training.times(rows, ways)['100000000.0']
+    assert found['sign'] == pytest.approx(30 * COSTS['sign'].step(1e8, host=HOST))
+    assert found['exact mean'] == pytest.approx(20 * COSTS['exact mean'].step(1e8, host=HOST))
+    said = training.findings(rows, ways)
+    assert said[0] == 'None: do not compress; the exact mean is there first.'
+    assert said[-1].startswith('100000000.0: sign is at the loss after 1.82 s, ')
+    never = {**ways, 'sign': Trained('sign', [(80, 2.9, 1.0)], False)}
+    assert list(training.times(rows, never)['100000000.0']) == ['exact mean']
+    assert training.findings(rows, never)[-1].endswith('the exact mean is there first.')
+    cells = [list(column.cells) for column in training.table(rows, never, 2.5).columns]
+    assert cells[2] == ['20', '> 80']
+    assert cells[-1][1] == '-'
