@@ -53,13 +53,15 @@ class Compressor(abc.ABC):
     Subclasses are frozen dataclasses of hyperparameters. `linear` promises that the mean of
     payloads decodes to the mean of the arrays (for one key), `random` that the key is used,
     `sparse` that the payload has `values`, entries of the array that a second compressor may encode
-    (`A >> B`). A class that states `omega` also defines `scaled`. Whether a constant is None is the
-    class's affair, never the leaf's.
+    (`A >> B`), `in_place` that `remainder` leaves most entries where they are. A class that states
+    `omega` also defines `scaled`. Whether a constant is None is the class's affair, never the
+    leaf's.
     """
 
     linear: ClassVar[bool] = False
     random: ClassVar[bool] = False
     sparse: ClassVar[bool] = False
+    in_place: ClassVar[bool] = False
 
     @abc.abstractmethod
     def encode(self, x: Array, key: Key) -> Payload:
@@ -160,6 +162,10 @@ class Composed(Compressor):
     def sparse(self) -> bool:
         return self.second.sparse
 
+    @property
+    def in_place(self) -> bool:
+        return self.first.in_place
+
     def __rshift__(self, second: Compressor) -> Composed:
         """(A >> B) >> C is A >> (B >> C): the last one always encodes the innermost values."""
         return Composed(self.first, self.second >> second)
@@ -237,6 +243,10 @@ class Contracted(Compressor):
     def sparse(self) -> bool:
         return self.inner.sparse
 
+    @property
+    def in_place(self) -> bool:
+        return self.inner.in_place
+
     def encode(self, x: Array, key: Key) -> Payload:
         payload = self.inner.encode(x, key)
         if self.linear:
@@ -279,10 +289,11 @@ class Reducer(abc.ABC):
     """Averages arrays over the workers of an axis, approximately.
 
     The leaves whose reducers compare equal come together, so that one collective can carry
-    them all. Law: pmean(sent) == mean.
+    them all. Law: pmean(sent) == mean. `in_place` says that `lost` is x with some entries changed.
     """
 
     random: ClassVar[bool] = False
+    in_place: ClassVar[bool] = False
 
     def init(self, like: Like) -> State:
         """The reducer's first state for one array: a function of its shape and dtype only."""

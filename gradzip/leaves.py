@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import axes
+from gradzip import axes, blocks
 from gradzip.base import (
     Array,
     AxisName,
@@ -111,6 +111,16 @@ def exchange(
             out[i] = reduced._replace(lost=reduced.lost_of(xs[i]))
     mean, sent, states, lost = (treedef.unflatten([part[j] for part in out]) for j in range(4))
     return Exchanged(mean, sent, lost, ExchangeState(next_count(state.count), state.key, states))
+
+
+def at_rest(scheme: Scheme, total: PyTree, likes: PyTree) -> PyTree:
+    """Sums that a memory's buffers are to hold, where what is lost will be taken out in place."""
+
+    def leaf(x: Array, like: Array) -> Array:
+        chosen = reducer_for(scheme, memory_like(like), memory=True)
+        return blocks.at_rest(x) if chosen.in_place else x
+
+    return jax.tree.map(leaf, total, likes)
 
 
 def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> dict[Reducer, list[int]]:

@@ -90,10 +90,13 @@ def error_feedback(
         axes.check_local(updates, axis_name, memory=error)
 
         def add(gradient: jax.Array, lost: jax.Array) -> jax.Array:
+            # In the shape in which the memory is kept: its buffer can hold the sum.
             wide = widest(jnp.float32, gradient.dtype, lost.dtype)
-            return gradient.astype(wide) + decay * lost.astype(wide)
+            return gradient.astype(wide).reshape(lost.shape) + decay * lost.astype(wide)
 
-        target = jax.tree.map(add, updates, error)
+        kept = state.error if axis_name is None else state.error.rows
+        total = leaves.at_rest(scheme, jax.tree.map(add, updates, kept), updates)
+        target = jax.tree.map(lambda x, g: x.reshape(g.shape), total, updates)
         mean, sent, lost, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
         )

@@ -65,6 +65,10 @@ class Gather(Reducer):
     def random(self) -> bool:
         return self.compressor.random
 
+    @property
+    def in_place(self) -> bool:
+        return self.compressor.in_place
+
     def contractive(self) -> Gather:
         return Gather(self.compressor.contractive())
 
@@ -85,7 +89,7 @@ class Gather(Reducer):
     @property
     def largest_looped(self) -> float:
         """Entries of the largest array that is handled in a loop with its like."""
-        return math.inf if self.compressor.sparse else SMALL
+        return math.inf if self.compressor.sparse or self.in_place else SMALL
 
     def messages(
         self, xs: list[Array], keys: list[Key]

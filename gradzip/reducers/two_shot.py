@@ -163,7 +163,7 @@ def _decode(compressor: Compressor, payloads: Payload, like: Like, keys: Key) ->
 
 def _over_rows(compressor: Compressor, function: Callable) -> Callable:
     """The function on every row; in a loop where a batch of selections is slower than one each."""
-    if not compressor.sparse:
+    if not compressor.in_place:
         return jax.vmap(function)
     return lambda *rows: lax.map(lambda row: function(*row), rows)
 
