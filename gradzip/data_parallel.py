@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import axes, traffic
+from gradzip import agreement, axes, traffic
 from gradzip.base import Array, AxisName, PyTree
 from gradzip.compressors.identity import Identity
 from gradzip.feedback.compress import compress
@@ -51,7 +51,7 @@ def data_parallel(
       loss: function of (params, batch) to a scalar, the mean over the batch that it is given.
       params: tree of arrays; they are copied.
       tx: a chain with an exchange over axis_name, then an optimizer.
-      mesh: of devices; over several processes too.
+      mesh: of devices; over several processes too, which then all pass the same params and batches.
       axis_name: the axis of workers, or a tuple of axes; all axes of the mesh.
       printer: what to call with the report; None for silence.
 
@@ -61,8 +61,11 @@ def data_parallel(
 
     Raises:
       TypeError: mesh is not a Mesh.
-      ValueError: axes that are not those of the mesh; at the first step, a chain without an
-        exchange, a leaf of the batch that cannot be split evenly, or a loss that is no scalar.
+      ValueError: axes that are not those of the mesh; over several processes, params of other
+        shapes on one of them (`check_same_shapes`, on all). At the first step, a chain without an
+        exchange, a leaf of the batch that cannot be split evenly, a loss that is no scalar, or a
+        batch of another shape on one process. Batches are compared again when their shapes change,
+        which must be at the same step everywhere: one that changes alone is not caught.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, gradzip as gz
@@ -75,6 +78,8 @@ def data_parallel(
       1.0
     """
     names = _check_mesh(mesh, axis_name)
+    agreement.check_same_shapes(params, mesh)
+    seen: set[tuple] = set()  # batches that are known to be of one shape everywhere
     shapes = jax.eval_shape(tx.init, params)
     specs = Training(params=jax.P(), state=axes.state_specs(shapes))
     if printer is not None:
@@ -98,6 +103,8 @@ def data_parallel(
     compiled = jax.jit(mapped, donate_argnums=0)
 
     def step(training: Training, batch: PyTree) -> tuple[Training, Array]:
+        if len({device.process_index for device in mesh.devices.flat}) > 1:
+            _agree_once(batch, mesh, seen)
         _check_batch(batch, mesh.size)
         return compiled(training, jax.device_put(batch, split))
 
@@ -145,6 +152,15 @@ def _check_mesh(mesh: Any, axis_name: AxisName) -> tuple[str, ...]:
             'All must be axes of workers: parameters that are sharded are not supported.'
         )
     return names
+
+
+def _agree_once(batch: PyTree, mesh: jax.sharding.Mesh, seen: set[tuple]) -> None:
+    """Compares a batch between processes where its shapes are new, so not in every step."""
+    leaves, tree = jax.tree.flatten(batch)
+    shapes = tree, *((jnp.shape(x), getattr(x, 'dtype', None)) for x in leaves)
+    if shapes not in seen:
+        agreement.check_same_shapes(batch, mesh)
+        seen.add(shapes)
 
 
 def _check_batch(batch: PyTree, workers: int) -> None:
