@@ -113,6 +113,7 @@ SAID = {
     'front_door params': '"[\'w\']" is float32[6] on process 0; float32[7] on process 1.',
     'front_door batch': "'[0]' is float32[4,6] on process 0; float32[8,6] on process 1.",
     'front_door nothing': 'fine',
+    'front_door own rows': 'fine',
 }
 
 

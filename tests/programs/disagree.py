@@ -44,7 +44,11 @@ def front_door(rank: int, what: str) -> None:
     )
     for rows in (4, 8, 8):
         rows += 4 * rank if what == 'batch' else 0
-        state, value = jax.block_until_ready(step(state, (np.ones((rows, 6), 'float32'),)))
+        batch = np.ones((rows, 6), 'float64' if what == 'own rows' else 'float32')
+        if what == 'own rows':  # those of the other process's workers never reach it
+            batch[rows // 2 * (1 - rank) : rows // 2 * (2 - rank)] = np.nan
+        state, value = jax.block_until_ready(step(state, (batch,)))
+        assert np.isfinite(value)
     print(float(value), flush=True)
 
 
@@ -54,7 +58,7 @@ def main(rank: str, port: str) -> None:
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
     jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(rank))
     cases = [(check, name) for name in TREES]
-    cases += [(front_door, what) for what in ('params', 'batch', 'nothing')]
+    cases += [(front_door, what) for what in ('params', 'batch', 'nothing', 'own rows')]
     for function, name in cases:
         try:
             function(int(rank), name)
