@@ -20,6 +20,7 @@ PARAMS = {
     'none': jnp.zeros((0, 4)),
     'v': jnp.zeros((37, 20)),
 }
+FEW = {'w': jnp.zeros((37, 20)), 's': jnp.zeros([])}  # where compiling takes as long as the leaves
 CASES = [pytest.param(r, id=name) for name, r in REDUCERS.items()]
 
 
@@ -88,6 +89,7 @@ def test_on_tpu(reducer, tpu_mesh):
     compiled = compile_exchange(tx, PARAMS, tpu_mesh)
     found = collectives(compiled.as_text())
     assert gz.wire_bytes(compiled) == gz.payload_bytes(reducer, PARAMS, workers=8)
+    assert gz.wire_bytes(compiled) == gz.step_bytes(tx, PARAMS, {AXIS: 8})
     if isinstance(reducer, gz.Gather):
         assert [op for op, _ in found] == ['all-gather']
     elif isinstance(reducer, gz.TwoShot):
@@ -96,16 +98,27 @@ def test_on_tpu(reducer, tpu_mesh):
         assert {op for op, _ in found} == {'all-reduce'}
 
 
-@pytest.mark.parametrize('workers', [1, 2, 4])
-@pytest.mark.parametrize('name', ['two shot qsgd', 'powersgd', 'stages'])
-def test_other_numbers_of_workers(name, workers):
-    """Chunks depend on it; what one worker sends to itself is nothing."""
-    tx = gz.error_feedback(REDUCERS[name], AXIS, key=0)
-    compiled = compile_exchange(tx, PARAMS, mesh_of(workers))
-    predicted = gz.step_bytes(tx, PARAMS, {AXIS: workers})
+@pytest.mark.parametrize('platform', ['cpu', 'tpu'])
+@pytest.mark.parametrize('workers', [2, 4])
+@pytest.mark.parametrize('reducer', CASES)
+def test_few_workers(reducer, workers, platform, tpu_mesh):
+    """Chunks depend on how many there are, and a compiler may choose by it too."""
+    mesh = mesh_of(workers)
+    if platform == 'tpu':
+        mesh = jax.sharding.Mesh(tpu_mesh.devices[:workers], (AXIS,))
+    tx = gz.compress(reducer, AXIS, key=0)
+    compiled = compile_exchange(tx, FEW, mesh)
+    predicted = gz.step_bytes(tx, FEW, {AXIS: workers})
     assert gz.wire_bytes(compiled) == predicted
-    assert predicted == gz.payload_bytes(REDUCERS[name], PARAMS, workers)
-    assert (predicted > 0) == (workers > 1)
+    assert predicted == gz.payload_bytes(reducer, FEW, workers) > 0
+
+
+@pytest.mark.parametrize('name', ['two shot qsgd', 'powersgd', 'stages'])
+def test_what_one_worker_sends_to_itself_is_nothing(name):
+    tx = gz.error_feedback(REDUCERS[name], AXIS, key=0)
+    compiled = compile_exchange(tx, PARAMS, mesh_of(1))
+    assert gz.wire_bytes(compiled) == gz.step_bytes(tx, PARAMS, {AXIS: 1}) == 0
+    assert gz.payload_bytes(REDUCERS[name], PARAMS, 1) == 0
 
 
 @pytest.mark.parametrize('name', ['measured', 'skip_nonfinite', 'every', 'participate'])
