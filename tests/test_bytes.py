@@ -1,7 +1,5 @@
 """Bytes that are really saved: counted on shapes, and equal in the compiled HLO of CPU and TPU."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,22 +20,6 @@ PARAMS = {
 }
 FEW = {'w': jnp.zeros((37, 20)), 's': jnp.zeros([])}  # where compiling takes as long as the leaves
 CASES = [pytest.param(r, id=name) for name, r in REDUCERS.items()]
-
-
-@pytest.fixture(scope='module')
-def tpu_mesh():
-    """Eight v5e chips that we only compile for: libtpu does it on the CPU."""
-    pytest.importorskip('libtpu', reason='libtpu is published for Linux on x86-64 only')
-    from jax.experimental import topologies
-
-    os.environ.update(
-        TPU_SKIP_MDS_QUERY='1',
-        TPU_ACCELERATOR_TYPE='v5litepod-8',
-        TPU_WORKER_HOSTNAMES='localhost',
-        ALLOW_MULTIPLE_LIBTPU_LOAD='1',  # nothing runs on a chip, so test processes can share
-    )
-    topology = topologies.get_topology_desc('v5e:2x4', platform='tpu')
-    return jax.sharding.Mesh(np.array(topology.devices), (AXIS,))
 
 
 def compile_exchange(tx, params, mesh):
@@ -101,11 +83,11 @@ def test_on_tpu(reducer, tpu_mesh):
 @pytest.mark.parametrize('platform', ['cpu', 'tpu'])
 @pytest.mark.parametrize('workers', [2, 4])
 @pytest.mark.parametrize('reducer', CASES)
-def test_few_workers(reducer, workers, platform, tpu_mesh):
+def test_few_workers(reducer, workers, platform, request):
     """Chunks depend on how many there are, and a compiler may choose by it too."""
     mesh = mesh_of(workers)
     if platform == 'tpu':
-        mesh = jax.sharding.Mesh(tpu_mesh.devices[:workers], (AXIS,))
+        mesh = jax.sharding.Mesh(request.getfixturevalue('tpu_mesh').devices[:workers], (AXIS,))
     tx = gz.compress(reducer, AXIS, key=0)
     compiled = compile_exchange(tx, FEW, mesh)
     predicted = gz.step_bytes(tx, FEW, {AXIS: workers})
