@@ -54,6 +54,7 @@ from gradzip.wrappers import skip_nonfinite as skip_nonfinite
 from gradzip import advice as advice
 from gradzip import metrics as metrics
 from gradzip import theory as theory
+from gradzip.agreement import check_same_shapes as check_same_shapes
 from gradzip.axes import localize as localize
 from gradzip.axes import state_specs as state_specs
 from gradzip.base import PerWorker as PerWorker

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from gradzip import axes, traffic
+from gradzip import agreement, axes, traffic
 from gradzip.base import Array, AxisName, PyTree
 from gradzip.compressors.identity import Identity
 from gradzip.feedback.compress import compress
@@ -51,18 +52,23 @@ def data_parallel(
       loss: function of (params, batch) to a scalar, the mean over the batch that it is given.
       params: tree of arrays; they are copied.
       tx: a chain with an exchange over axis_name, then an optimizer.
-      mesh: of devices; over several processes too.
+      mesh: of devices; over several processes too, which then all pass the same params.
       axis_name: the axis of workers, or a tuple of axes; all axes of the mesh.
       printer: what to call with the report; None for silence.
 
     Returns:
       `(state, step)`. `step(state, batch)` gives the next state and the mean loss. The batch is a
-      tree of arrays whose leading axis is split among the workers in order.
+      tree of arrays whose leading axis is split among the workers in order. Over several processes
+      each gives a batch of the same shape, of which its own workers' rows are used, or an array
+      that is placed already.
 
     Raises:
       TypeError: mesh is not a Mesh.
-      ValueError: axes that are not those of the mesh; at the first step, a chain without an
-        exchange, a leaf of the batch that cannot be split evenly, or a loss that is no scalar.
+      ValueError: axes that are not those of the mesh; over several processes, params of other
+        shapes on one of them (`check_same_shapes`, on all). At the first step, a chain without an
+        exchange, a leaf of the batch that cannot be split evenly, a loss that is no scalar, or a
+        batch of another shape on one process. Batches are compared again when their shapes change,
+        which must be at the same step everywhere: one that changes alone is not caught.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, gradzip as gz
@@ -75,6 +81,8 @@ def data_parallel(
       1.0
     """
     names = _check_mesh(mesh, axis_name)
+    agreement.check_same_shapes(params, mesh)
+    seen: set[tuple] = set()  # batches that are known to be of one shape everywhere
     shapes = jax.eval_shape(tx.init, params)
     specs = Training(params=jax.P(), state=axes.state_specs(shapes))
     if printer is not None:
@@ -98,8 +106,10 @@ def data_parallel(
     compiled = jax.jit(mapped, donate_argnums=0)
 
     def step(training: Training, batch: PyTree) -> tuple[Training, Array]:
+        if len({device.process_index for device in mesh.devices.flat}) > 1:
+            _agree_once(batch, mesh, seen)
         _check_batch(batch, mesh.size)
-        return compiled(training, jax.device_put(batch, split))
+        return compiled(training, jax.tree.map(lambda x: _place(x, split), batch))
 
     make = jax.jit(jax.shard_map(start, mesh=mesh, in_specs=jax.P(), out_specs=specs))
     return make(jax.device_put(params, whole)), step
@@ -145,6 +155,27 @@ def _check_mesh(mesh: Any, axis_name: AxisName) -> tuple[str, ...]:
             'All must be axes of workers: parameters that are sharded are not supported.'
         )
     return names
+
+
+def _place(x: Any, split: jax.NamedSharding) -> Array:
+    """One leaf of a batch where it is worked on; of what all processes hold each takes its rows.
+
+    `device_put` would compare the values between processes: all of the batch over the wire, in
+    every step, to save a part of a gradient.
+    """
+    if split.is_fully_addressable or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+        return jax.device_put(x, split)
+    rows = np.asarray(x)
+    return jax.make_array_from_callback(rows.shape, split, lambda index: rows[index])
+
+
+def _agree_once(batch: PyTree, mesh: jax.sharding.Mesh, seen: set[tuple]) -> None:
+    """Compares a batch between processes where its shapes are new, so not in every step."""
+    leaves, tree = jax.tree.flatten(batch)
+    shapes = tree, *((jnp.shape(x), getattr(x, 'dtype', None)) for x in leaves)
+    if shapes not in seen:
+        agreement.check_same_shapes(batch, mesh)
+        seen.add(shapes)
 
 
 def _check_batch(batch: PyTree, workers: int) -> None:

@@ -33,6 +33,7 @@ HLO_COLLECTIVES = (
 )
 INSTRUCTION = re.compile(r'%?(?P<name>[\w.\-]+) = (?P<type>.+?) (?P<op>[a-z][\w\-]*)\((?P<args>.*)')
 ALONE = re.compile(r'replica_groups=(?:\{\{\d+\}(?:,\{\d+\})*\}|\[\d+,1\]<=)')
+PIECE = re.compile(r'channel_id=(\d+),.*frontend_attributes=\{[^}]*chain_id="(\d+)"')
 CALLED = re.compile(
     r'\b(?:calls|to_apply|body|condition|\w+_computations?)=(?:%([\w.\-]+)|\{([^}]*)\})'
 )
@@ -163,7 +164,7 @@ def wire_bytes(compiled: Any) -> int:
       >>> gz.wire_bytes(jax.jit(jnp.sin).lower(1.0).compile())
       0
     """
-    text = compiled if isinstance(compiled, str) else compiled.as_text()
+    text = _once(compiled if isinstance(compiled, str) else compiled.as_text())
     types, (entry, bodies) = _types(text), _computations(text)
 
     def total(name: str) -> int:
@@ -179,7 +180,8 @@ def collectives(text: str, types: dict[str, str] | None = None) -> list[tuple[st
     Those in which every device is a group of its own send nothing and are left out. `types` are
     those of the whole program where text is a part of it.
     """
-    types = _types(text) if types is None else types
+    if types is None:
+        text, types = _once(text), _types(text)
     found = []
     for m in _instructions(text):
         op = m['op'].removesuffix('-start')
@@ -188,6 +190,21 @@ def collectives(text: str, types: dict[str, str] | None = None) -> list[tuple[st
             names = re.findall(r'%([\w.\-]+)', operands)
             found.append((op, sum(_type_bytes(types[name]) for name in names)))
     return found
+
+
+def _once(text: str) -> str:
+    """A program in which a collective that TPU runs beside products stands only where it starts.
+
+    Every fusion of a product with a piece of it names the whole, with one channel and one chain.
+    """
+    lines, seen = [], set()
+    for line in text.splitlines():
+        piece = PIECE.search(line)
+        if piece is None or piece.groups() not in seen:
+            lines.append(line)
+        if piece is not None:
+            seen.add(piece.groups())
+    return '\n'.join(lines)
 
 
 def _types(text: str) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """Bytes that are really saved: counted on shapes, and equal in the compiled HLO of CPU and TPU."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,23 +18,8 @@ PARAMS = {
     'none': jnp.zeros((0, 4)),
     'v': jnp.zeros((37, 20)),
 }
+FEW = {'w': jnp.zeros((37, 20)), 's': jnp.zeros([])}  # where compiling takes as long as the leaves
 CASES = [pytest.param(r, id=name) for name, r in REDUCERS.items()]
-
-
-@pytest.fixture(scope='module')
-def tpu_mesh():
-    """Eight v5e chips that we only compile for: libtpu does it on the CPU."""
-    pytest.importorskip('libtpu', reason='libtpu is published for Linux on x86-64 only')
-    from jax.experimental import topologies
-
-    os.environ.update(
-        TPU_SKIP_MDS_QUERY='1',
-        TPU_ACCELERATOR_TYPE='v5litepod-8',
-        TPU_WORKER_HOSTNAMES='localhost',
-        ALLOW_MULTIPLE_LIBTPU_LOAD='1',  # nothing runs on a chip, so test processes can share
-    )
-    topology = topologies.get_topology_desc('v5e:2x4', platform='tpu')
-    return jax.sharding.Mesh(np.array(topology.devices), (AXIS,))
 
 
 def compile_exchange(tx, params, mesh):
@@ -88,6 +71,7 @@ def test_on_tpu(reducer, tpu_mesh):
     compiled = compile_exchange(tx, PARAMS, tpu_mesh)
     found = collectives(compiled.as_text())
     assert gz.wire_bytes(compiled) == gz.payload_bytes(reducer, PARAMS, workers=8)
+    assert gz.wire_bytes(compiled) == gz.step_bytes(tx, PARAMS, {AXIS: 8})
     if isinstance(reducer, gz.Gather):
         assert [op for op, _ in found] == ['all-gather']
     elif isinstance(reducer, gz.TwoShot):
@@ -96,16 +80,27 @@ def test_on_tpu(reducer, tpu_mesh):
         assert {op for op, _ in found} == {'all-reduce'}
 
 
-@pytest.mark.parametrize('workers', [1, 2, 4])
-@pytest.mark.parametrize('name', ['two shot qsgd', 'powersgd', 'stages'])
-def test_other_numbers_of_workers(name, workers):
-    """Chunks depend on it; what one worker sends to itself is nothing."""
-    tx = gz.error_feedback(REDUCERS[name], AXIS, key=0)
-    compiled = compile_exchange(tx, PARAMS, mesh_of(workers))
-    predicted = gz.step_bytes(tx, PARAMS, {AXIS: workers})
+@pytest.mark.parametrize('platform', ['cpu', 'tpu'])
+@pytest.mark.parametrize('workers', [2, 4])
+@pytest.mark.parametrize('reducer', CASES)
+def test_few_workers(reducer, workers, platform, request):
+    """Chunks depend on how many there are, and a compiler may choose by it too."""
+    mesh = mesh_of(workers)
+    if platform == 'tpu':
+        mesh = jax.sharding.Mesh(request.getfixturevalue('tpu_mesh').devices[:workers], (AXIS,))
+    tx = gz.compress(reducer, AXIS, key=0)
+    compiled = compile_exchange(tx, FEW, mesh)
+    predicted = gz.step_bytes(tx, FEW, {AXIS: workers})
     assert gz.wire_bytes(compiled) == predicted
-    assert predicted == gz.payload_bytes(REDUCERS[name], PARAMS, workers)
-    assert (predicted > 0) == (workers > 1)
+    assert predicted == gz.payload_bytes(reducer, FEW, workers) > 0
+
+
+@pytest.mark.parametrize('name', ['two shot qsgd', 'powersgd', 'stages'])
+def test_what_one_worker_sends_to_itself_is_nothing(name):
+    tx = gz.error_feedback(REDUCERS[name], AXIS, key=0)
+    compiled = compile_exchange(tx, PARAMS, mesh_of(1))
+    assert gz.wire_bytes(compiled) == gz.step_bytes(tx, PARAMS, {AXIS: 1}) == 0
+    assert gz.payload_bytes(REDUCERS[name], PARAMS, 1) == 0
 
 
 @pytest.mark.parametrize('name', ['measured', 'skip_nonfinite', 'every', 'participate'])

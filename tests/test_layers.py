@@ -15,7 +15,7 @@ LAYERS = [
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay'],
     ['metrics', 'traffic'],
-    ['leaves'],
+    ['agreement', 'leaves'],
     ['reducers'],
     ['compressors'],
     ['positions'],

@@ -14,8 +14,9 @@ import optax
 import pytest
 
 import gradzip as gz
+from gradzip.agreement import difference
 
-PROGRAM = pathlib.Path(__file__).parent / 'programs' / 'two_processes.py'
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def free_port() -> int:
@@ -24,22 +25,31 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def run_both(*arguments: str) -> list[str]:
-    """The standard output of ranks 0 and 1."""
+def start(program: str, *arguments: str) -> list[subprocess.Popen]:
+    """Ranks 0 and 1 of a program in tests/programs, which takes RANK PORT and these arguments."""
     port = str(free_port())
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'}
-    ranks = [
+    return [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), port, *arguments],
+            [sys.executable, '-m', f'tests.programs.{program}', str(rank), port, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
-            cwd=PROGRAM.parent.parent.parent,
+            cwd=ROOT,
         )
         for rank in (0, 1)
     ]
-    outputs = [p.communicate(timeout=240) for p in ranks]
+
+
+def run_both(program: str, *arguments: str, timeout: int = 240) -> list[str]:
+    """The standard output of ranks 0 and 1, which both end well."""
+    ranks = start(program, *arguments)
+    try:
+        outputs = [p.communicate(timeout=timeout) for p in ranks]
+    finally:
+        for p in ranks:
+            p.kill()  # one that hangs must not outlive its test
     for p, (_, stderr) in zip(ranks, outputs, strict=True):
         assert p.returncode == 0, stderr[-3000:]
     return [stdout for stdout, _ in outputs]
@@ -47,7 +57,7 @@ def run_both(*arguments: str) -> list[str]:
 
 @pytest.mark.parametrize('scheme', ['topk', 'qsgd', 'two shot', 'powersgd', 'hierarchical'])
 def test_two_processes_of_four_devices(scheme, tmp_path):
-    run_both(scheme, str(tmp_path))
+    run_both('two_processes', scheme, str(tmp_path))
     ranks = [dict(np.load(tmp_path / f'{rank}.npz')) for rank in (0, 1)]
     for name in ranks[0]:
         np.testing.assert_array_equal(ranks[0][name], ranks[1][name])
@@ -82,21 +92,43 @@ def test_two_processes_of_four_devices(scheme, tmp_path):
 
 def test_a_worker_that_dies_is_missed_and_not_waited_for():
     """The other one ends with an error that says so, well before the runtime's default minutes."""
-    program, port = PROGRAM.parent / 'one_dies.py', str(free_port())
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, '-m', f'tests.programs.{program.stem}', str(rank), port],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=PROGRAM.parent.parent.parent,
-        )
-        for rank in (0, 1)
-    ]
+    ranks = start('one_dies')
     (shown, said), _ = (p.communicate(timeout=120) for p in ranks)
     assert ranks[0].returncode != 0
     steps = re.findall(r'^\d [\d.]+$', shown, re.M)  # gloo prints lines of its own
     assert len(steps) == 2, 'two steps together, and no third one alone'
     assert re.search('closed by peer|reset by peer|heartbeat|unhealthy', said, re.I), said[-3000:]
+
+
+OTHER = 'the leaf at "[\'w\']" is float32[3,4] on process 0; float32[3,5] on process 1.'
+SAID = {
+    'check same': 'fine',
+    'check shape': OTHER,
+    'check dtype': "the leaf at '[0]' is float32[7] on process 0; float16[7] on process 1.",
+    'check missing': '"[\'b\']" is float32[4] on process 0; no such leaf on process 1.',
+    'check none': '"[\'w\']" is float32[2] on process 0; no such leaf on process 1.',
+    'check order': "['a'], ['b'] on process 0; ['b'], ['a'] on process 1.",
+    'check no array': '"[\'w\']" is float32[2] on process 0; str on process 1.',
+    'check same again': 'fine',
+    'front_door params': '"[\'w\']" is float32[6] on process 0; float32[7] on process 1.',
+    'front_door batch': "'[0]' is float32[4,6] on process 0; float32[8,6] on process 1.",
+    'front_door nothing': 'fine',
+    'front_door own rows': 'fine',
+}
+
+
+def test_what_differs_between_processes_is_named_on_both():
+    """One pair of processes through all cases: neither waits for the other, none stops a later."""
+    for shown in run_both('disagree', timeout=120):
+        lines = dict(re.findall(r'^((?:check|front_door) [\w ]+): (.*)$', shown, re.M))
+        assert list(lines) == list(SAID)
+        for case, said in SAID.items():
+            assert said in lines[case], case
+            assert said == 'fine' or 'must be the same on every process' in lines[case]
+
+
+def test_many_processes_are_told_in_groups():
+    same = [f'[{i}]\tfloat32[3]' for i in range(9)]
+    told = difference({0: same, 3: ['[0]\tfloat32[4]'], 4: same, 7: []})
+    assert "'[0]' is float32[3] on processes 0, 4; float32[4] on process 3; no such leaf on" in told
+    assert 'And 5 leaves more.' in told
