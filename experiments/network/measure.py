@@ -36,18 +36,27 @@ class Trained(NamedTuple):
     """A scheme's way to a loss."""
 
     scheme: str
+    target: float
     losses: list[tuple[int, float, float]]  # step, loss on unseen examples, seconds so far
-    reached: bool
+
+    @property
+    def reached(self) -> bool:
+        """Whether it got there."""
+        return any(loss <= self.target for _, loss, _ in self.losses)
 
     @property
     def steps(self) -> int:
-        """Until the target, or those done without reaching it."""
-        return self.losses[-1][0]
+        """Until it got there for the first time, or all that were done."""
+        return self._arrival[0]
 
     @property
     def seconds(self) -> float:
-        """Of the steps on the link where they were done."""
-        return self.losses[-1][2]
+        """Of these steps, on the link where they were done."""
+        return self._arrival[2]
+
+    @property
+    def _arrival(self) -> tuple[int, float, float]:
+        return next((look for look in self.losses if look[1] <= self.target), self.losses[-1])
 
 
 def offline(workers: Workers, scheme: str) -> float:
@@ -76,12 +85,12 @@ def sizes(workers: Workers, schemes: list[str]) -> dict[str, int]:
 
 
 def train(workers: Workers, scheme: str, target: float | None, most: int) -> Trained:
-    """From the start to a loss, or for so many steps."""
+    """From the start to a loss, or for so many steps, of which the last one's loss is the target."""
     words = {'target': target, 'every': min(LOOKS, most), 'most': most}
     found = [answer['losses'] for answer in workers.ask(scheme=scheme, do='train', **words)]
     slowest = max(found, key=lambda losses: losses[-1][2])
     losses = [tuple(look) for look in slowest]
-    return Trained(scheme, losses, target is None or losses[-1][1] <= target)
+    return Trained(scheme, losses[-1][1] if target is None else target, losses)
 
 
 def _steps(workers: Workers, scheme: str) -> list[float]:

@@ -61,7 +61,7 @@ def training_part(made: Network, choice: Choice, out: Path, console: Console) ->
         rows, model = _step_times(workers, choice, words, console)
         made.limit(UNLIMITED)
         ways = _ways(workers, choice, console)
-        target = ways[EXACT].losses[-1][1]
+        target = ways[EXACT].target
         said = training.findings(rows, ways)
         if choice.full in choice.links:
             said += _in_full(workers, choice, rows, ways, target)
@@ -94,7 +94,7 @@ def _ways(workers: Workers, choice: Choice, console: Console) -> training.Ways:
     for scheme in choice.schemes:  # the exact mean is the first
         most = choice.steps if target is None else PATIENCE * choice.steps
         ways[scheme] = way = measure.train(workers, scheme, target, most)
-        target = way.losses[-1][1] if target is None else target
+        target = way.target
         said = f'loss {way.losses[-1][1]:.3f} after {way.steps} steps'
         console.print(f'{"training":>18}  {scheme:28} {said}', highlight=False)
     return ways
