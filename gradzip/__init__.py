@@ -59,6 +59,6 @@ from gradzip.axes import localize as localize
 from gradzip.axes import state_specs as state_specs
 from gradzip.base import PerWorker as PerWorker
 from gradzip.data_parallel import data_parallel as data_parallel
+from gradzip.hlo import wire_bytes as wire_bytes
 from gradzip.traffic import payload_bytes as payload_bytes
 from gradzip.traffic import step_bytes as step_bytes
-from gradzip.traffic import wire_bytes as wire_bytes

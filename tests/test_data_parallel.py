@@ -64,7 +64,9 @@ def test_what_is_printed():
     saved = 2 * 3 * 4_000_000 // 4 - 3 * size
     assert f'4 workers, 1,000,000 entries; {size:,} bytes a worker' in text
     assert f'{4_000_000 / size:.3g} times fewer than float32' in text
-    assert f'{saved:,} bytes less a step: {8e3 * saved / 1e8:.3g} ms at 100 Mbit/s' in text
+    assert f'{saved:,} bytes less a step. Compression pays on links below 4' in text
+    assert f'below {8e-6 * saved / 0.1:.3g} Mbit/s if it costs 100 ms' in text
+    assert f'{8e-9 * saved / 0.001:.3g} Gbit/s if it costs 1 ms.' in text
 
 
 def test_it_says_where_nothing_is_won():

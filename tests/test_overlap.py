@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import gradzip as gz
-from gradzip.traffic import CALLED, HLO_COLLECTIVES, _computations, _instructions
+from gradzip.hlo import CALLED, COLLECTIVES, computations, instructions
 from tests.mappers import AXIS, P, mesh_of
 
 LAYERS, WIDTH, ROWS = 3, 128, 2048  # rows a worker: the products must be worth hiding behind
@@ -33,22 +33,22 @@ class Node(NamedTuple):
 def graph(text: str) -> dict[str, Node]:
     """The entry's instructions, in scheduled order."""
     assert 'is_scheduled=true' in text
-    entry, bodies = _computations(text)
+    entry, bodies = computations(text)
 
     def inside(line: str) -> list[re.Match]:
         """What a line does, and all that it calls."""
         names = re.findall(r'[\w.\-]+', ' '.join(a or b for a, b in CALLED.findall(line)))
         called = [line for name in names for line in bodies.get(name, '').splitlines()]
-        return _instructions(line) + [m for line in called for m in inside(line)]
+        return instructions(line) + [m for line in called for m in inside(line)]
 
     nodes = {}
     for line in bodies[entry].splitlines():
-        for m in _instructions(line):
+        for m in instructions(line):
             parts = inside(line)
             nodes[m['name']] = Node(
                 re.findall(r'%([\w.\-]+)', m['args'].split('), ')[0]),
                 sum(p['op'] in ('dot', 'convolution') and p['type'][0] in 'fb' for p in parts),
-                any(p['op'].removesuffix('-start') in HLO_COLLECTIVES for p in parts),
+                any(p['op'].removesuffix('-start') in COLLECTIVES for p in parts),
             )
     return nodes
 

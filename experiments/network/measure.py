@@ -85,7 +85,7 @@ def sizes(workers: Workers, schemes: list[str]) -> dict[str, int]:
 
 
 def train(workers: Workers, scheme: str, target: float | None, most: int) -> Trained:
-    """From the start to a loss, or for so many steps, of which the last one's loss is the target."""
+    """From the start to a loss, or for so many steps; then the last one's loss is the target."""
     words = {'target': target, 'every': min(LOOKS, most), 'most': most}
     found = [answer['losses'] for answer in workers.ask(scheme=scheme, do='train', **words)]
     slowest = max(found, key=lambda losses: losses[-1][2])
