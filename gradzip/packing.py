@@ -63,7 +63,7 @@ def unpack(words: Array, bits: int, size: int) -> Array:
 def to_buffer(payloads: PyTree) -> Array:
     """All arrays of a tree, bit for bit, in one buffer: u32[rows, 128]."""
     flat = [_to_words(a) for a in jax.tree.leaves(payloads)]
-    words = jnp.concatenate([*flat, jnp.zeros(0, jnp.uint32)])
+    words = _joined([*flat, jnp.zeros(0, jnp.uint32)])
     return _padded(words, LANES).reshape(-1, LANES)
 
 
@@ -77,6 +77,12 @@ def from_buffer(buffer: Array, like: PyTree) -> PyTree:
         arrays.append(_from_words(words[..., start : start + count], leaf))
         start += count
     return treedef.unflatten(arrays)
+
+
+def _joined(flat: list[Array]) -> Array:
+    # As rows: XLA on CPU fuses what computes a part into a concatenation of flat arrays and then
+    # takes 15 ns a word, 32 ms for 4-bit codes of 16.8 million entries; of rows it copies each.
+    return jnp.concatenate([part[None] for part in flat], axis=1)[0]
 
 
 def _planar(bits: int) -> bool:

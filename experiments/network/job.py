@@ -6,12 +6,13 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 import gradzip as gz
 from experiments.exchanges import AXIS
 from experiments.network.workloads import Workload, mesh
-from experiments.plan.offline import offline
+from experiments.plan.offline import Offline
 
 PyTree = Any
 
@@ -62,12 +63,13 @@ class Job:
         self.rest()
         batch = self.workload.batch(0).addressable_data(0)
         own = jax.jit(self._start)()
-        step = offline(self._step, dict(mesh().shape), *own, batch)
-        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*own, batch).compile()
+        alone = Offline(self._step, dict(mesh().shape), (*own, batch))
+        step = jax.jit(alone, donate_argnums=(1, 2)).lower(alone.received, *own, batch)
+        compiled = step.compile()
         seconds = []
         for _ in range(steps):
             begin = time.perf_counter()
-            own = jax.block_until_ready(compiled(*own, batch))
+            own = jax.block_until_ready(compiled(alone.received, *own, batch))
             seconds.append(time.perf_counter() - begin)
         return seconds
 
@@ -100,3 +102,31 @@ class Job:
             mean, mesh=mesh(), in_specs=(jax.P(), jax.P(AXIS)), out_specs=jax.P()
         )
         return jax.jit(mapped), unseen()
+
+
+PROBES = {
+    'psum': lambda x: jax.lax.psum(x, AXIS),
+    'all_gather': lambda x: jax.lax.all_gather(x, AXIS),
+    'all_to_all': lambda x: jax.lax.all_to_all(x, AXIS, 0, 0, tiled=True),
+}
+
+
+def probe(probe: str, words: int, steps: int) -> list[float]:
+    """Seconds of a collective alone, each worker handing so many words to it."""
+
+    def alone(x: jax.Array) -> jax.Array:
+        return PROBES[probe](x)[None]
+
+    mapped = jax.shard_map(
+        alone, mesh=mesh(), in_specs=jax.P(AXIS), out_specs=jax.P(AXIS), check_vma=False
+    )
+    total = words * mesh().size
+    place = jax.NamedSharding(mesh(), jax.P(AXIS))
+    x = jax.make_array_from_callback((total,), place, lambda i: np.ones(total, np.uint32)[i])
+    compiled = jax.jit(mapped).lower(x).compile()
+    seconds = []
+    for turn in range(steps + 1):
+        begin = time.perf_counter()
+        jax.block_until_ready(compiled(x))
+        seconds += [time.perf_counter() - begin] if turn else []  # the first one touches memory
+    return seconds

@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from experiments.network.job import PROBES
 from experiments.network.links import Link
 from experiments.network.workers import Workers
+from gradzip.traffic import Collective
 
 BUDGET_SECONDS = 4.0  # for the steps of one scheme on one link in one round
 MOST_STEPS = 7
@@ -15,6 +17,8 @@ WARM_UP = 2  # steps: the first touches fresh memory, the second fills the pipe
 OFFLINE_STEPS = 5  # after the warm-up
 LOOKS = 10  # steps of training between two looks at the loss
 UNLIMITED = Link('unlimited', None)
+PROBED = 1e8  # bits per second
+PROBE_WORDS, PROBE_STEPS = 1 << 20, 3  # four megabytes: more than sockets hold
 
 
 class Row(NamedTuple):
@@ -63,6 +67,18 @@ def offline(workers: Workers, scheme: str) -> float:
     """Seconds a step without the network, while all workers do the same."""
     times = _slowest(workers.ask(scheme=scheme, do='offline', steps=WARM_UP + OFFLINE_STEPS))
     return statistics.median(times[WARM_UP:])
+
+
+def slower(workers: Workers) -> dict[str, float]:
+    """How many times longer than its bytes on a link each bare collective takes."""
+    workers.network.limit(Link('probed', PROBED))
+    found = {}
+    for name in PROBES:
+        words = {'words': PROBE_WORDS, 'steps': PROBE_STEPS}
+        seconds = statistics.median(_slowest(workers.ask(probe=name, **words)))
+        sent = Collective(name, 4 * PROBE_WORDS, workers.count).sent
+        found[name] = seconds / (8 * sent / PROBED)
+    return found
 
 
 def steps(

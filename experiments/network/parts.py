@@ -78,6 +78,7 @@ def _step_times(
 ) -> tuple[list[Row], predictions.Model]:
     sizes = measure.sizes(workers, choice.schemes)
     offline = {scheme: measure.offline(workers, scheme) for scheme in choice.schemes}
+    slower = measure.slower(workers)
     [free] = measure.steps(workers, [UNLIMITED], [EXACT], choice.rounds, sizes)
     rows = []
     for row in measure.steps(workers, choice.links, choice.schemes, choice.rounds, sizes):
@@ -85,7 +86,7 @@ def _step_times(
         where, took = report.label(row.link), row.median * 1e3
         console.print(f'{where:>18}  {row.scheme:28} {took:10,.1f} ms', highlight=False)
     shapes = workload(words).shapes
-    return rows, predictions.model(offline, shapes, workers.count, free.median)
+    return rows, predictions.model(offline, shapes, workers.count, free.median, slower)
 
 
 def _ways(workers: Workers, choice: Choice, console: Console) -> training.Ways:

@@ -43,11 +43,13 @@ class Model(NamedTuple):
     host: Host
 
 
-def model(offline: dict[str, float], shapes: Any, workers: int, unlimited: float) -> Model:
-    """From the offline seconds of every scheme, and the exact mean's step without a limit."""
+def model(
+    offline: dict[str, float], shapes: Any, workers: int, unlimited: float, slower: dict[str, float]
+) -> Model:
+    """From seconds offline, the exact mean's step without a limit, and what probes showed."""
     known, axes = schemes(), {AXIS: workers}
     costs = {s: Cost(t, collectives_of(known[s], shapes, axes)) for s, t in offline.items()}
-    return Model(costs, host_from(costs[EXACT], unlimited))
+    return Model(costs, host_from(costs[EXACT], unlimited, slower))
 
 
 def predict(found: Model, rows: list[Row]) -> list[Prediction]:
@@ -67,12 +69,17 @@ def findings(found: Model, predicted: list[Prediction]) -> list[str]:
     judged = [p for p in predicted if (p.row.scheme, p.row.link.bits) != (EXACT, None)]
     if not judged:
         return []
+    slower = ', '.join(f'{name} {times:.3g}' for name, times in found.host.slower.items())
     errors = [abs(p.error) for p in judged]
     worst = max(judged, key=lambda p: abs(p.error))
     lines = [
         f'Cost model: {len(judged)} steps predicted, {statistics.median(errors):.1%} off in the '
         f'median, {abs(worst.error):.0%} at most ({worst.row.scheme}, {label(worst.row.link)}).'
     ]
+    lines.append(
+        f'It was given the times of {EXACT} at no limit ({speed(found.host.bits)} through the '
+        f'hosts), and of collectives against their bytes on one link: {slower}.'
+    )
     choices = chosen(predicted)
     slower = max(choices.values(), key=lambda choice: choice[2])
     lines.append(

@@ -3,7 +3,8 @@
 The workload is described in JSON (`workloads.workload`). A command names a scheme and what to do:
 {"scheme": NAME, "do": "compile"} answers with the bytes of a step, "run" and "offline" with the
 seconds of "steps" steps on the network and without it, "train" with the losses on the way to
-"target". Ends with its standard input.
+"target". {"probe": COLLECTIVE, "words": K, "steps": N} runs a collective alone. Ends with its
+standard input.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import jax
 
 import gradzip as gz
 from experiments.exchanges import schemes
-from experiments.network.job import Job
+from experiments.network.job import Job, probe
 from experiments.network.workloads import workload
 
 START_SECONDS = 60
@@ -40,6 +41,9 @@ def main(rank: str, workers: str, address: str, description: str) -> None:
     answer({'ready': rank})
     for line in sys.stdin:
         command = json.loads(line)
+        if 'probe' in command:
+            answer({'seconds': probe(**command)})
+            continue
         name = command.pop('scheme')
         for other in jobs:
             if other != name:

@@ -14,7 +14,7 @@ import optax
 from experiments.bench import timing
 from experiments.exchanges import AXIS, schemes
 from experiments.plan.model import Cost
-from experiments.plan.offline import offline
+from experiments.plan.offline import Offline
 from gradzip.traffic import collectives_of
 
 SAMPLE = 2048  # rows of the square matrix on which times are taken: 4.2 million entries
@@ -62,8 +62,12 @@ def _step(tx: optax.GradientTransformation, rows: int, workers: int) -> timing.C
         mean, state = tx.update(gradient, state, params)
         return params - RATE * jnp.asarray(mean), state
 
-    alone = offline(step, {AXIS: workers}, *own, gradient)
-    return timing.jitted(lambda own, gradient: (None, alone(*own, gradient)), own, gradient)
+    alone = Offline(step, {AXIS: workers}, (*own, gradient))
+
+    def run(own: tuple, gradient: jax.Array, received: list) -> tuple:
+        return None, alone(received, *own, gradient)
+
+    return timing.jitted(run, own, gradient, alone.received)
 
 
 def _line(counts: list[int], seconds: list[float], workers: int) -> float:

@@ -1,9 +1,10 @@
 """A worker's step without its network: what it computes, for timing.
 
-`offline` traces a step where an axis of workers is mapped and runs it where none is: every
-collective is replaced by what it leaves behind when all workers send the same. So a worker among W
-encodes what it would encode, and decodes the W payloads that it would receive, at the speed of this
-machine and in no time on any link.
+A step is traced where an axis of workers is mapped and run where none is: every collective is
+replaced by what it leaves behind on the first worker. So this one encodes what it would encode, and
+decodes the payloads that it would receive, at the speed of this machine and in no time on any link.
+What the others send is computed beforehand, by the same program on other arguments: were all
+payloads equal, the second would be decoded from a warm cache.
 """
 
 from __future__ import annotations
@@ -19,67 +20,103 @@ from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 Values = list[jax.Array]
-Sizes = dict[str, int]
 
 
-def offline(step: Callable, axis_sizes: Mapping[str, int], *args: Any) -> Callable:
-    """The same function of the same arguments, for any place; args may be shapes and dtypes.
+class Offline:
+    """A step as one of many workers takes it, for any place.
+
+    Args:
+      step: a function that communicates over the axes.
+      axis_sizes: of these axes.
+      args: of the first worker, arrays.
+      peers: those of all others; by default the same with their entries moved on.
 
     Raises:
       NotImplementedError: for a collective in a loop, or one that is not known here.
     """
-    sizes = dict(axis_sizes)
-    trace = jax.make_jaxpr(step, axis_env=list(sizes.items()), return_shape=True)
-    closed, shapes = trace(*args)
-    form = jax.tree.structure(shapes)
 
-    def run(*args: Any) -> Any:
-        out = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), sizes)
-        return jax.tree.unflatten(form, out)
+    def __init__(
+        self,
+        step: Callable,
+        axis_sizes: Mapping[str, int],
+        args: tuple,
+        peers: list[tuple] | None = None,
+    ) -> None:
+        self.sizes = dict(axis_sizes)
+        workers = math.prod(self.sizes.values())
+        trace = jax.make_jaxpr(step, axis_env=list(self.sizes.items()), return_shape=True)
+        self.closed, shapes = trace(*args)
+        self.form = jax.tree.structure(shapes)
+        others = [moved(args, i, workers) for i in range(1, workers)] if peers is None else peers
+        sent = jax.jit(self._sent)
+        self.received = [sent(*own) for own in others]  # a list a peer: what it sends, in order
 
-    return run
+    def __call__(self, received: list[Values], *args: Any) -> Any:
+        """The step; `received` is `self.received`, which must not become a constant."""
+        others = [list(column) for column in zip(*received, strict=True)]
+        out = self._run(args, Network(self.sizes, others))
+        return jax.tree.unflatten(self.form, out)
+
+    def _sent(self, *args: Any) -> Values:
+        network = Network(self.sizes, None)
+        self._run(args, network)
+        return network.sent
+
+    def _run(self, args: Any, network: Network) -> Values:
+        return _evaluate(self.closed.jaxpr, self.closed.consts, jax.tree.leaves(args), network)
 
 
-def _index(operands: Values, params: dict, sizes: Sizes) -> Values:
-    """This is the first worker."""
-    del operands, params, sizes
-    return [_received(jnp.zeros([], jnp.int32))]
+def moved(args: Any, i: int, workers: int) -> Any:
+    """The same numbers at other places, as another worker's data would have them."""
+
+    def roll(x: jax.Array) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or x.size < workers:
+            return x
+        return jnp.roll(x.ravel(), i * x.size // workers + i).reshape(x.shape)
+
+    return jax.tree.map(roll, args)
 
 
-def _sum(operands: Values, params: dict, sizes: Sizes) -> Values:
-    workers = math.prod(sizes[name] for name in params['axes'])
-    return [_received(x) * workers for x in operands]
+class Network:
+    """Stands for the collectives of one run, from what the others sent in each; None: the same."""
+
+    def __init__(self, sizes: dict[str, int], others: list[Values] | None) -> None:
+        self.sizes, self.others = sizes, others
+        self.sent: Values = []
+
+    def collective(self, name: str, x: jax.Array, params: dict) -> jax.Array:
+        """What is there afterwards."""
+        turn = len(self.sent)
+        self.sent.append(x)
+        names: Any = params.get('axes', params.get('axis_name'))
+        names = names if isinstance(names, tuple) else (names,)
+        count = math.prod(self.sizes[name] for name in names) - 1
+        others = [x] * count if self.others is None else self.others[turn][:count]
+        # The compiler must not see where it comes from.
+        return lax.optimization_barrier(RESULTS[name](x, others, params))
 
 
-def _same(operands: Values, params: dict, sizes: Sizes) -> Values:
-    """The largest of equal things, or chunks exchanged for equal ones."""
-    del params, sizes
-    return [_received(x) for x in operands]
-
-
-def _gathered(operands: Values, params: dict, sizes: Sizes) -> Values:
-    del sizes
+def _gathered(x: jax.Array, others: Values, params: dict) -> jax.Array:
     joined = jnp.concatenate if params['tiled'] else jnp.stack
-    copies, axis = params['axis_size'], params['all_gather_dimension']
-    return [_received(joined([x] * copies, axis=axis)) for x in operands]
+    return joined([x, *others], axis=params['all_gather_dimension'])
 
 
-def _received(x: jax.Array) -> jax.Array:
-    """As from the network: the compiler must not see that it is what was sent."""
-    return lax.optimization_barrier(x)
+def _swapped(x: jax.Array, others: Values, params: dict) -> jax.Array:
+    del params
+    return jnp.stack([x[0], *(other[0] for other in others)])
 
 
-STAND_INS: dict[str, Callable[[Values, dict, Sizes], Values]] = {
-    'axis_index': _index,
-    'psum': _sum,
-    'pmax': _same,
-    'pmin': _same,
+RESULTS: dict[str, Callable[[jax.Array, Values, dict], jax.Array]] = {
+    'psum': lambda x, others, params: functools.reduce(jnp.add, others, x),
+    'pmax': lambda x, others, params: functools.reduce(jnp.maximum, others, x),
+    'pmin': lambda x, others, params: functools.reduce(jnp.minimum, others, x),
     'all_gather': _gathered,
-    'all_to_all': _same,
+    'all_to_all': _swapped,
 }
+AXIS_INDEX = 'axis_index'
 
 
-def _evaluate(jaxpr: Jaxpr, consts: Values, args: Values, sizes: Sizes) -> Values:
+def _evaluate(jaxpr: Jaxpr, consts: Values, args: Values, network: Network) -> Values:
     known: dict[Any, Any] = dict(
         zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True)
     )
@@ -88,33 +125,37 @@ def _evaluate(jaxpr: Jaxpr, consts: Values, args: Values, sizes: Sizes) -> Value
         return atom.val if isinstance(atom, Literal) else known[atom]
 
     for equation in jaxpr.eqns:
-        results = _equation(equation, [read(v) for v in equation.invars], sizes)
+        results = _equation(equation, [read(v) for v in equation.invars], network)
         known |= zip(equation.outvars, results, strict=True)
     return [read(v) for v in jaxpr.outvars]
 
 
-def _equation(equation: JaxprEqn, operands: Values, sizes: Sizes) -> Values:
+def _equation(equation: JaxprEqn, operands: Values, network: Network) -> Values:
     name, params = _name(equation), equation.params
-    if name in STAND_INS:
-        return STAND_INS[name](operands, params, sizes)
+    if name == AXIS_INDEX:
+        return [lax.optimization_barrier(jnp.zeros([], jnp.int32))]  # the first worker
+    if name in RESULTS:
+        return [network.collective(name, x, params) for x in operands]
     if not any(_communicates(inner.jaxpr) for inner in _inner(equation)):
         out = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(params))
         return out if equation.primitive.multiple_results else [out]
     if name == 'cond':
-        branches = [functools.partial(_branch, branch, sizes) for branch in params['branches']]
+        branches = [functools.partial(_branch, branch, network) for branch in params['branches']]
         return lax.switch(operands[0], branches, *operands[1:])
     if name == 'jit':
-        return _evaluate(params['jaxpr'].jaxpr, params['jaxpr'].consts, operands, sizes)
+        return _evaluate(params['jaxpr'].jaxpr, params['jaxpr'].consts, operands, network)
     raise NotImplementedError(f'A collective inside {name!r} cannot be taken off the network.')
 
 
-def _branch(closed: Any, sizes: Sizes, *operands: jax.Array) -> Values:
-    return _evaluate(closed.jaxpr, closed.consts, list(operands), sizes)
+def _branch(closed: Any, network: Network, *operands: jax.Array) -> Values:
+    """Of a schedule: what others send in a branch is not kept, so it is taken to be the same."""
+    alone = Network(network.sizes, None)
+    return _evaluate(closed.jaxpr, closed.consts, list(operands), alone)
 
 
 def _communicates(jaxpr: Jaxpr) -> bool:
     return any(
-        _name(equation) in STAND_INS
+        _name(equation) in (*RESULTS, AXIS_INDEX)
         or any(_communicates(inner.jaxpr) for inner in _inner(equation))
         for equation in jaxpr.eqns
     )
