@@ -88,6 +88,9 @@ def test_the_readme_shows_the_table_of_the_benchmark():
         ('findings', 'theorems/tables.txt'),
         ('comparison', 'comparison/tables.txt'),
         ('network', 'network/table_2.txt'),
+        ('training', 'network/training_2.txt'),
+        ('plan', 'plan/plan.txt'),
+        ('predicted', 'network/table_2.txt'),
     ],
 )
 def test_the_readme_quotes_the_results_as_they_are(marker, file):

@@ -102,6 +102,8 @@ def test_seconds_by_hand():
     slow = Host(slower={'all_to_all': 2.0})
     assert swap.step(1e8, host=slow) == pytest.approx(2 * 8 * 0.75e6 / 1e8)
     assert swap.step(1e12, host=Host(bits=1e8)) == pytest.approx(8 * 0.75e6 / 1e8)
+    equal = swap.step(1e8, host=Host(bits=1e8))  # more than one of them, less than both in turn
+    assert equal == pytest.approx(2 ** (1 / 3) * 8 * 0.75e6 / 1e8)
 
 
 def test_the_crossover_is_where_both_take_equally_long():
