@@ -45,10 +45,11 @@ class Cost(NamedTuple):
 
     def network(self, bits: float, latency: float = 0.0, host: Host = GLOO) -> float:
         """Seconds on links of so many bits per second, so many seconds each way."""
-        each = (
-            c.sent * max(host.slower.get(c.name, 1) / bits, 1 / host.bits) for c in self.collectives
-        )
-        return sum(c.rounds for c in self.collectives) * latency + 8 * sum(each)
+        total = 0.0
+        for c in self.collectives:
+            a_bit = _both(host.slower.get(c.name, 1) / bits, 1 / host.bits)
+            total += c.rounds * latency + 8 * c.sent * a_bit
+        return total
 
     def step(self, bits: float, latency: float = 0.0, host: Host = GLOO) -> float:
         """Seconds a step."""
