@@ -177,9 +177,18 @@ def test_the_command(tmp_path):
     assert 'times faster' in (tmp_path / 'plan.txt').read_text()
 
 
+def test_without_a_limit_nothing_is_to_be_saved(tmp_path):
+    arguments = ['--link', 'unlimited', '--workers', '2', '--params', '40k', '--rounds', '2']
+    done = CliRunner().invoke(app, [*arguments, '--scheme', 'TopK 1 %', '--out', str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert 'Do not compress: the exact mean' in done.output
+    assert (tmp_path / 'plan.png').exists()
+
+
 @pytest.mark.parametrize(
     ('option', 'given', 'message'),
     [
+        ('--host', 'strong', '--host must be a quantity'),
         ('--link', 'fast', '--link must be a quantity such as 100Mbit'),
         ('--link', '0Mbit', '--link must be a speed'),
         ('--link', '3ms', '--link must be a speed'),
@@ -198,10 +207,12 @@ def test_what_it_refuses(option, given, message):
 
 
 def test_quantities():
-    assert units.bits('2.5Gbit/s') == 2.5e9
-    assert units.bits('100M') == units.bits('100 mbit') == units.bits('100Mbps') == 1e8
+    assert units.bits('--link', '2.5Gbit/s') == 2.5e9
+    for text in ('100M', '100 mbit', '100Mbps', '1e5k'):
+        assert units.bits('--link', text) == 1e8, text
     assert units.seconds('--compute', '300us') == pytest.approx(3e-4)
     assert units.count('1.3B') == 1_300_000_000
     assert units.count('4096') == 4096
     assert units.speed(2.5e9) == '2.5 Gbit/s'
+    assert units.speed(math.inf) == 'no limit'
     assert units.duration(0.0123) == '12.3 ms'

@@ -41,8 +41,13 @@ def main(
         typer.Option('--scheme', metavar='NAME', help=f'Repeat for several: {list(schemes())}.'),
     ] = None,
     gloo: Annotated[
-        bool, typer.Option(help="CPU processes: gloo's all-to-all takes twice its bytes' time.")
-    ] = jax.default_backend() == 'cpu',
+        bool | None,
+        typer.Option(
+            '--gloo/--ring',
+            help="Whether collectives are gloo's, where the directions of a link take turns.",
+            show_default='gloo on CPU',
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help='Of measuring the exchanges.')] = ROUNDS,
     out: Annotated[Path, typer.Option(help='Folder for table, CSV and figure.')] = Path(
         'experiments/output/plan'
@@ -56,11 +61,16 @@ def main(
     """
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     try:
-        behind = (GLOO if gloo else RING)._replace(bits=_speed(host))
+        gloo = jax.default_backend() == 'cpu' if gloo is None else gloo
+        behind = (GLOO if gloo else RING)._replace(bits=_speed('--host', host))
         place = Place(
-            _speed(link), units.seconds('--latency', latency), workers, units.count(params),
-            units.seconds('--compute', compute), behind,
-        )  # fmt: skip
+            bits=_speed('--link', link),
+            latency=units.seconds('--latency', latency),
+            workers=workers,
+            params=units.count(params),
+            compute=units.seconds('--compute', compute),
+            host=behind,
+        )
         chosen = chosen_schemes(only)
     except ValueError as error:
         Console(stderr=True).print(f'Error: {error}', style='red', markup=False, highlight=False)
@@ -78,8 +88,8 @@ def main(
     console.print(shown, said, f'Files in {out}.', sep='\n')
 
 
-def _speed(text: str) -> float:
-    return math.inf if text == 'unlimited' else units.bits(text)
+def _speed(option: str, text: str) -> float:
+    return math.inf if text == 'unlimited' else units.bits(option, text)
 
 
 if __name__ == '__main__':

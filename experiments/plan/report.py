@@ -134,17 +134,18 @@ def write(path: Path, choices: list[Choice]) -> None:
 
 def draw(path: Path, costs: dict[str, Cost], place: Place) -> None:
     """A step against the speed of the link; yours is marked."""
-    low, high = min(RANGE[0], place.bits), max(RANGE[1], place.bits)
-    x = np.geomspace(low, high, 200)
+    yours = [place.bits] if math.isfinite(place.bits) else []
+    x = np.geomspace(min([RANGE[0], *yours]), max([RANGE[1], *yours]), 200)
     figure, panel = plt.subplots(figsize=(6.4, 4.4), layout='constrained')
     for scheme, cost in costs.items():
         y = [place.compute + cost.step(bits, place.latency, place.host) for bits in x]
         panel.loglog(x, y, color=color_of(scheme), label=scheme)
-    panel.axvline(place.bits, color='0.5', linestyle=':', linewidth=1)
-    panel.annotate(
-        speed(place.bits), (place.bits, 1), xycoords=('data', 'axes fraction'), fontsize=8,
-        xytext=(3, -10), textcoords='offset points',
-    )  # fmt: skip
+    for bits in yours:
+        panel.axvline(bits, color='0.5', linestyle=':', linewidth=1)
+        panel.annotate(
+            speed(bits), (bits, 1), xycoords=('data', 'axes fraction'), fontsize=8,
+            xytext=(3, -10), textcoords='offset points',
+        )  # fmt: skip
     panel.set(
         xlabel='link of every worker, bit/s',
         ylabel='seconds a step',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 QUANTITY = re.compile(r'(\d+(?:\.\d+)?|\.\d+)(?:e(\d+))?\s*([a-zA-Z]*)(/s)?')
@@ -9,12 +10,12 @@ THOUSANDS = {'': 1.0, 'k': 1e3, 'm': 1e6, 'g': 1e9, 'b': 1e9, 't': 1e12}
 SECONDS = {'s': 1.0, 'ms': 1e-3, 'us': 1e-6, 'm': 60.0, 'min': 60.0}
 
 
-def bits(text: str) -> float:
+def bits(option: str, text: str) -> float:
     """A link's speed in bits per second: 10M, 1Gbit, 2.5Gbit/s."""
-    number, unit, _ = _parsed('--link', text, '100Mbit, 1Gbit or 2.5Gbit/s')
+    number, unit, _ = _parsed(option, text, '100Mbit, 1Gbit or 2.5Gbit/s')
     unit = re.sub('(bit|bits|bps)$', '', unit)
     if unit not in THOUSANDS or number == 0:
-        raise ValueError(f'--link must be a speed such as 100Mbit or 1Gbit; got {text!r}.')
+        raise ValueError(f'{option} must be a speed such as 100Mbit or 1Gbit; got {text!r}.')
     return number * THOUSANDS[unit]
 
 
@@ -44,6 +45,8 @@ def _parsed(option: str, text: str, such: str) -> tuple[float, str, bool]:
 
 def speed(bits: float) -> str:
     """A speed for people: 2.5 Gbit/s."""
+    if math.isinf(bits):
+        return 'no limit'
     for size, name in ((1e9, 'Gbit/s'), (1e6, 'Mbit/s'), (1e3, 'kbit/s')):
         if bits >= size:
             return f'{bits / size:.3g} {name}'
