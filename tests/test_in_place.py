@@ -16,7 +16,7 @@ SCHEMES = {
     'blocktopk': gz.BlockTopK(8, 1024),
     'by leaf': lambda leaf: gz.TopK(0.01) if leaf.size > 100 else gz.Identity(),
 }
-SHAPES = {'vector': (1 << 20,), 'matrix': (1024, 1024), 'kernel': (3, 3, 256, 512)}
+SHAPES = {'vector': (1 << 20,), 'kernel': (3, 3, 256, 512)}
 
 
 @pytest.mark.parametrize('axis', [None, AXIS])
