@@ -23,23 +23,21 @@ from gradzip.traffic import Collective
 from tests.mappers import AXIS
 from tests.zoo import REDUCERS
 
-# TwoShot is left out: the first worker only knows the average of its own chunk, and takes the
-# others' to be like it. The cost is theirs, not the numbers.
+# Where nothing is drawn. TwoShot is left out: the first worker only knows the average of its own
+# chunk, and takes the others' to be like it. The cost is theirs, not the numbers.
 STILL = ('gather topk', 'gather scaled sign', 'gather dct', 'sum identity', 'powersgd', 'stages')
 WORKERS = 3
 
 
 @pytest.mark.parametrize('name', STILL)
 def test_off_the_network_a_worker_does_what_it_does_on_it(name):
-    """Where nothing is drawn, and for one exchange: the mean and memory of the first of several."""
+    """One exchange: the mean, and the memory of the first of several."""
     params = {'w': jnp.zeros((6, 5)), 'b': jnp.zeros(7)}
     assert not REDUCERS[name].random
     tx = optax.chain(gz.error_feedback(REDUCERS[name], AXIS, key=0), optax.sgd(0.1))
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda p: jnp.float32(rng.normal(size=(WORKERS, *p.shape))), params)
-    if isinstance(
-        REDUCERS[name], gz.PowerSGD | Stages
-    ):  # what is sent depends on what was received
+    if isinstance(REDUCERS[name], gz.PowerSGD | Stages):  # what they send depends on the others
         grads = jax.tree.map(lambda g: jnp.broadcast_to(g[:1], g.shape), grads)
 
     def step(params, state, grads):
