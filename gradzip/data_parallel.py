@@ -106,7 +106,7 @@ def data_parallel(
     compiled = jax.jit(mapped, donate_argnums=0)
 
     def step(training: Training, batch: PyTree) -> tuple[Training, Array]:
-        if len({device.process_index for device in mesh.devices.flat}) > 1:
+        if not split.is_fully_addressable:
             _agree_once(batch, mesh, seen)
         _check_batch(batch, mesh.size)
         return compiled(training, jax.tree.map(lambda x: _place(x, split), batch))

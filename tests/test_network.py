@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from experiments.network import links, predictions, training
+from experiments.models import Size
+from experiments.network import links, predictions, training, workloads
 from experiments.network.__main__ import _links
 from experiments.network.measure import Row, Trained, _slowest
 from experiments.network.report import findings, table
@@ -134,6 +135,17 @@ def test_predictions_are_judged():
     said = predictions.findings(model, late)
     assert 'off in the median, 50% at most (sign' in said[0]
     assert '3 of 4 links' in said[2]
+
+
+@pytest.mark.parametrize('workers', [2, 3, 4])
+def test_all_workers_look_at_as_many_unseen_windows(workers, monkeypatch):
+    monkeypatch.setattr(workloads, '_split', lambda mine, workers: mine)
+    size = Size(layers=1, width=8, heads=1, context=4)
+    parts = [workloads.transformer(size, rank, workers) for rank in range(workers)]
+    for look in (lambda work: work.unseen(), lambda work: work.batch(0)):
+        seen = [look(work) for work in parts]
+        assert len({windows.shape for windows in seen}) == 1
+        assert len({windows.tobytes() for windows in seen}) == workers
 
 
 def test_time_to_the_loss_is_steps_times_the_time_of_a_step():

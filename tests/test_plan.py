@@ -78,6 +78,24 @@ def test_the_others_send_something_else():
     assert 1.5 * 200 < np.count_nonzero(mean) <= 2 * 200
 
 
+def test_an_owner_averages_the_chunk_that_all_sent_to_it():
+    """Of the first worker, which owns the first quarter; nothing is rounded here."""
+    xs = jax.random.normal(jax.random.key(0), (4, 64))
+    tx = gz.compress(gz.TwoShot(gz.Identity()), AXIS)
+    first, *others = ((x, tx.init(x)) for x in xs)
+    alone = Offline(lambda g, s: tx.update(g, s), {AXIS: 4}, first, others)
+    mean, _ = alone(alone.received, *first)
+    np.testing.assert_allclose(mean[:16], xs.mean(0)[:16], atol=1e-6)
+
+
+def test_a_collective_without_a_stand_in_is_refused():
+    def step(x):
+        return jax.lax.ppermute(x, AXIS, [(0, 1), (1, 0)])
+
+    with pytest.raises(NotImplementedError, match="'ppermute' has no stand-in off the network"):
+        Offline(step, {AXIS: 2}, (jnp.ones(3),))
+
+
 def test_a_collective_in_a_loop_is_refused():
     def step(x):
         return jax.lax.fori_loop(0, 3, lambda i, y: jax.lax.pmean(y, AXIS), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,13 +25,12 @@ class Job:
         self.workload, self.tx = workload, optax.chain(tx, workload.optimizer)
         shapes = workload.shapes
         self.specs = jax.P(), gz.state_specs(jax.eval_shape(self.tx.init, shapes))
-        self.own: Any = None
         mapped = jax.shard_map(
             self._step, mesh=mesh(), in_specs=(*self.specs, jax.P(AXIS)), out_specs=self.specs
         )
         start = jax.shard_map(self._start, mesh=mesh(), in_specs=(), out_specs=self.specs)
         self._make = jax.jit(start)
-        self.own = self._make()
+        self.own: Any = self._make()
         lowered = jax.jit(mapped, donate_argnums=(0, 1)).lower(*self.own, workload.batch(0))
         self.compiled = lowered.compile()
 
@@ -52,10 +52,8 @@ class Job:
         self.own = self.own or self._make()
         seconds = []
         for i in range(steps):
-            batch = self.workload.batch(i)
-            begin = time.perf_counter()
-            self.own = jax.block_until_ready(self.compiled(*self.own, batch))
-            seconds.append(time.perf_counter() - begin)
+            self.own, took = _timed(self.compiled, *self.own, self.workload.batch(i))
+            seconds.append(took)
         return seconds
 
     def run_offline(self, steps: int) -> list[float]:
@@ -68,9 +66,8 @@ class Job:
         compiled = step.compile()
         seconds = []
         for _ in range(steps):
-            begin = time.perf_counter()
-            own = jax.block_until_ready(compiled(alone.received, *own, batch))
-            seconds.append(time.perf_counter() - begin)
+            own, took = _timed(compiled, alone.received, *own, batch)
+            seconds.append(took)
         return seconds
 
     def train(self, target: float | None, every: int, most: int) -> list[tuple[int, float, float]]:
@@ -81,9 +78,8 @@ class Job:
         self.own, seen, seconds = self._make(), [], 0.0
         loss, unseen = self._loss()
         for i in range(most):
-            batch, begin = self.workload.batch(i), time.perf_counter()
-            self.own = jax.block_until_ready(self.compiled(*self.own, batch))
-            seconds += time.perf_counter() - begin
+            self.own, took = _timed(self.compiled, *self.own, self.workload.batch(i))
+            seconds += took
             if (i + 1) % every == 0:
                 seen.append((i + 1, float(loss(self.own[0], unseen)), seconds))
                 if target is not None and seen[-1][1] <= target:
@@ -124,9 +120,12 @@ def probe(probe: str, words: int, steps: int) -> list[float]:
     place = jax.NamedSharding(mesh(), jax.P(AXIS))
     x = jax.make_array_from_callback((total,), place, lambda i: np.ones(total, np.uint32)[i])
     compiled = jax.jit(mapped).lower(x).compile()
-    seconds = []
-    for turn in range(steps + 1):
-        begin = time.perf_counter()
-        jax.block_until_ready(compiled(x))
-        seconds += [time.perf_counter() - begin] if turn else []  # the first one touches memory
-    return seconds
+    jax.block_until_ready(compiled(x))  # the first one touches memory
+    return [_timed(compiled, x)[1] for _ in range(steps)]
+
+
+def _timed(run: Callable, *args: Any) -> tuple[Any, float]:
+    """What a program returns, and after how many seconds it is there."""
+    begin = time.perf_counter()
+    out = jax.block_until_ready(run(*args))
+    return out, time.perf_counter() - begin

@@ -72,11 +72,11 @@ def offline(workers: Workers, scheme: str) -> float:
 def slower(workers: Workers) -> dict[str, float]:
     """How many times longer than its bytes on a link each bare collective takes."""
     workers.network.limit(Link('probed', PROBED))
-    found = {}
+    found, words = {}, PROBE_WORDS // workers.count * workers.count  # as many for everyone
     for name in PROBES:
-        words = {'words': PROBE_WORDS, 'steps': PROBE_STEPS}
-        seconds = statistics.median(_slowest(workers.ask(probe=name, **words)))
-        sent = Collective(name, 4 * PROBE_WORDS, workers.count).sent
+        answers = workers.ask(probe=name, words=words, steps=PROBE_STEPS)
+        seconds = statistics.median(_slowest(answers))
+        sent = Collective(name, 4 * words, workers.count).sent
         found[name] = seconds / (8 * sent / PROBED)
     return found
 

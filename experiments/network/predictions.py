@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from pathlib import Path
@@ -18,6 +17,7 @@ from experiments.network.measure import Row
 from experiments.network.report import by_link, label
 from experiments.plan.model import Cost, Host, crossover, host_from
 from experiments.plan.units import speed
+from experiments.tables import write_csv
 from gradzip.traffic import collectives_of
 
 COLUMNS = ('workers', 'link', 'scheme', 'offline', 'predicted', 'measured', 'error')
@@ -69,7 +69,7 @@ def findings(found: Model, predicted: list[Prediction]) -> list[str]:
     judged = [p for p in predicted if (p.row.scheme, p.row.link.bits) != (EXACT, None)]
     if not judged:
         return []
-    slower = ', '.join(f'{name} {times:.3g}' for name, times in found.host.slower.items())
+    probed = ', '.join(f'{name} {times:.3g}' for name, times in found.host.slower.items())
     errors = [abs(p.error) for p in judged]
     worst = max(judged, key=lambda p: abs(p.error))
     lines = [
@@ -78,7 +78,7 @@ def findings(found: Model, predicted: list[Prediction]) -> list[str]:
     ]
     lines.append(
         f'It was given the times of {EXACT} at no limit ({speed(found.host.bits)} through the '
-        f'hosts), and of collectives against their bytes on one link: {slower}.'
+        f'hosts), and of collectives against their bytes on one link: {probed}.'
     )
     choices = chosen(predicted)
     slower = max(choices.values(), key=lambda choice: choice[2])
@@ -132,13 +132,12 @@ def crossovers(found: Model, rows: list[Row]) -> dict[str, tuple[float, float]]:
 
 def write(path: Path, predicted: list[Prediction]) -> None:
     """A row a scheme and link."""
-    with path.open('w', newline='') as file:
-        out = csv.writer(file)
-        out.writerow(COLUMNS)
-        for p in predicted:
-            times = (f'{t:.6f}' for t in (p.offline, p.seconds, p.row.median))
-            head = (p.row.workers, label(p.row.link), p.row.scheme)
-            out.writerow([*head, *times, f'{p.error:.4f}'])
+
+    def line(p: Prediction) -> tuple:
+        times = (f'{t:.6f}' for t in (p.offline, p.seconds, p.row.median))
+        return p.row.workers, label(p.row.link), p.row.scheme, *times, f'{p.error:.4f}'
+
+    write_csv(path, COLUMNS, map(line, predicted))
 
 
 def draw(path: Path, predicted: list[Prediction]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,16 +9,18 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from rich.table import Table
 
 from experiments.exchanges import EXACT, color_of
 from experiments.network.links import Link
 from experiments.network.measure import Row
+from experiments.tables import write_csv
 
 BEYOND = 4  # an unlimited link is drawn so many times faster than the fastest limited one
 
-HEAD = ('workers', 'bits_per_second', 'delay', 'scheme', 'bytes', 'steps')
-COLUMNS = (*HEAD, 'median', 'min', 'max')
+HEAD = ('workers', 'bits_per_second', 'delay', 'scheme', 'bytes')
+COLUMNS = (*HEAD, 'steps', 'median', 'min', 'max')
 
 
 def label(link: Link) -> str:
@@ -72,43 +73,48 @@ def findings(rows: list[Row]) -> list[str]:
 
 def write(path: Path, rows: list[Row]) -> None:
     """A row a scheme and link."""
-    with path.open('w', newline='') as file:
-        out = csv.writer(file)
-        out.writerow(COLUMNS)
-        for row in rows:
-            bits = '' if row.link.bits is None else f'{row.link.bits:.0f}'
-            times = (f'{t:.6f}' for t in (row.median, min(row.seconds), max(row.seconds)))
-            head = (row.workers, bits, row.link.delay, row.scheme, row.bytes, len(row.seconds))
-            out.writerow([*head, *times])
+
+    def line(row: Row) -> tuple:
+        times = (f'{t:.6f}' for t in (row.median, min(row.seconds), max(row.seconds)))
+        return *head(row), len(row.seconds), *times
+
+    write_csv(path, COLUMNS, map(line, rows))
 
 
-def axis_of(links: Iterable[Link]) -> tuple[list[float], list[str]]:
-    """Where links stand on an axis of speeds, and what is written there."""
+def head(row: Row) -> tuple:
+    """The columns of `HEAD`."""
+    bits = '' if row.link.bits is None else f'{row.link.bits:.0f}'
+    return row.workers, bits, row.link.delay, row.scheme, row.bytes
+
+
+def speed_axis(panel: Axes, links: Iterable[Link]) -> list[float]:
+    """Makes an empty panel one against speeds, both logarithmic; returns where the links stand."""
     links = list(links)
     unlimited = BEYOND * max((link.bits for link in links if link.bits is not None), default=1e10)
     names = [link.name.replace('bit/s', '').replace(' ', '') for link in links]
-    return [link.bits or unlimited for link in links], names
+    places = [link.bits or unlimited for link in links]
+    panel.set(xscale='log', yscale='log')
+    panel.set_xticks(places, names)
+    panel.minorticks_off()
+    panel.set_xlabel('link of every worker, bit/s')
+    panel.grid(alpha=0.3)
+    return places
 
 
 def draw(path: Path, rows: list[Row], entries: int) -> None:
     """Step time and speed-up against bandwidth, links without delay."""
     links = {link: m for link, m in by_link(rows).items() if not link.delay}
-    x, names = axis_of(links)
     exact = [measured[EXACT].median for measured in links.values()]
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.4), layout='constrained', sharex=True)
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.4), layout='constrained')
+    x, _ = (speed_axis(panel, links) for panel in panels)
     for name in dict.fromkeys(r.scheme for r in rows):
         seconds = [measured[name].median for measured in links.values()]
         style = {'color': color_of(name), 'marker': 'o', 'markersize': 4, 'label': name}
-        panels[0].loglog(x, seconds, **style)
-        panels[1].loglog(x, [e / s for e, s in zip(exact, seconds, strict=True)], **style)
+        panels[0].plot(x, seconds, **style)
+        panels[1].plot(x, [e / s for e, s in zip(exact, seconds, strict=True)], **style)
     title = f'a gradient of {entries / 1e6:.1f} M entries, {rows[0].workers} workers'
     panels[0].set(ylabel='seconds a step', title=title)
     panels[1].set(ylabel=f'times faster than the {EXACT}', title='speed-up')
-    for panel in panels:
-        panel.set_xticks(x, names)
-        panel.minorticks_off()
-        panel.set_xlabel('link of every worker, bit/s')
-        panel.grid(alpha=0.3)
     panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)

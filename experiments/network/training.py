@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import matplotlib
@@ -13,11 +12,11 @@ from rich.table import Table
 
 from experiments.exchanges import EXACT, color_of
 from experiments.network.measure import Row, Trained
-from experiments.network.report import axis_of, by_link, label
+from experiments.network.report import HEAD, by_link, head, label, speed_axis
 from experiments.plan.units import duration
+from experiments.tables import write_csv
 
-HEAD = ('workers', 'bits_per_second', 'delay', 'scheme', 'bytes', 'steps_to_loss', 'reached')
-COLUMNS = (*HEAD, 'step', 'time_to_loss')
+COLUMNS = (*HEAD, 'steps_to_loss', 'reached', 'step', 'time_to_loss')
 Ways = dict[str, Trained]  # by scheme
 
 
@@ -81,14 +80,13 @@ def checked(where: str, whole: list[Trained], expected: dict[str, float]) -> lis
 
 def write(path: Path, rows: list[Row], ways: Ways) -> None:
     """A row a scheme and link."""
-    with path.open('w', newline='') as file:
-        out = csv.writer(file)
-        out.writerow(COLUMNS)
-        for row in rows:
-            way, bits = ways[row.scheme], row.link.bits
-            head = (row.workers, '' if bits is None else f'{bits:.0f}', row.link.delay, row.scheme)
-            to = f'{way.steps * row.median:.3f}' if way.reached else ''
-            out.writerow([*head, row.bytes, way.steps, way.reached, f'{row.median:.6f}', to])
+
+    def line(row: Row) -> tuple:
+        way = ways[row.scheme]
+        to = f'{way.steps * row.median:.3f}' if way.reached else ''
+        return *head(row), way.steps, way.reached, f'{row.median:.6f}', to
+
+    write_csv(path, COLUMNS, map(line, rows))
 
 
 def draw(path: Path, rows: list[Row], ways: Ways, target: float) -> None:
@@ -101,17 +99,14 @@ def draw(path: Path, rows: list[Row], ways: Ways, target: float) -> None:
     panels[0].axhline(target, color='0.5', linestyle=':', linewidth=1)
     panels[0].set(xlabel='steps', ylabel='loss on unseen text, nats a character')
     links = {link: own for link, own in by_link(rows).items() if not link.delay}
-    ticks, names = axis_of(links)
+    places = speed_axis(panels[1], links)
     for name, way in ways.items():
         if way.reached:
             y = [way.steps * own[name].median for own in links.values()]
             style = {'color': color_of(name), 'marker': 'o', 'markersize': 4, 'label': name}
-            panels[1].loglog(ticks, y, **style)
-    panels[1].set_xticks(ticks, names)
-    panels[1].minorticks_off()
-    panels[1].set(xlabel='link of every worker, bit/s', ylabel=f'seconds to a loss of {target:.2f}')
-    for panel in panels:
-        panel.grid(alpha=0.3)
+            panels[1].plot(places, y, **style)
+    panels[1].set_ylabel(f'seconds to a loss of {target:.2f}')
+    panels[0].grid(alpha=0.3)
     panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)

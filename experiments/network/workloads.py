@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from experiments.models import Model, Size, text
 
 RATE = 1e-3  # of both optimizers; the same for every scheme
 EXAMPLES = 4  # windows of text a worker and step
-UNSEEN = 64  # windows on which progress is measured
+UNSEEN = 64  # windows on which progress is measured, or a few less, so that all have as many
 PyTree = Any
 
 
@@ -38,20 +39,16 @@ class Workload(NamedTuple):
 def bare_gradient(rows: int, rank: int = 0, workers: int = 1) -> Workload:
     """A matrix of Gaussian entries, different on every worker, the same in every step."""
 
+    @functools.cache
     def made() -> jax.Array:
         mine = np.random.default_rng(rank).standard_normal((1, rows, rows), np.float32)
         return _split(mine, workers)
 
-    once: list[jax.Array] = []
-
-    def batch(step: int) -> jax.Array:
-        del step
-        if not once:
-            once.append(made())
-        return once[0]
-
     return Workload(
-        lambda: jnp.zeros((rows, rows)), lambda params, own: own[0], batch, optax.sgd(RATE)
+        lambda: jnp.zeros((rows, rows)),
+        lambda params, own: own[0],
+        lambda step: made(),
+        optax.sgd(RATE),
     )
 
 
@@ -60,7 +57,7 @@ def transformer(size: Size, rank: int = 0, workers: int = 1) -> Workload:
     model = Model(size)
 
     def mine(windows: np.ndarray) -> jax.Array:
-        return _split(np.array_split(windows, workers)[rank], workers)
+        return _split(np.split(windows, workers)[rank], workers)
 
     return Workload(
         lambda: model.params,
@@ -68,7 +65,7 @@ def transformer(size: Size, rank: int = 0, workers: int = 1) -> Workload:
         lambda step: mine(text().batch(EXAMPLES * workers, size, step)),
         optax.adam(RATE),
         model.loss,
-        lambda: mine(text().unseen(UNSEEN, size)),
+        lambda: mine(text().unseen(UNSEEN // workers * workers, size)),
     )
 
 

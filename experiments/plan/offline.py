@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from gradzip.traffic import COLLECTIVES
+
 Values = list[jax.Array]
 
 
@@ -108,8 +110,6 @@ def _swapped(x: jax.Array, others: Values, params: dict) -> jax.Array:
 
 RESULTS: dict[str, Callable[[jax.Array, Values, dict], jax.Array]] = {
     'psum': lambda x, others, params: functools.reduce(jnp.add, others, x),
-    'pmax': lambda x, others, params: functools.reduce(jnp.maximum, others, x),
-    'pmin': lambda x, others, params: functools.reduce(jnp.minimum, others, x),
     'all_gather': _gathered,
     'all_to_all': _swapped,
 }
@@ -136,6 +136,10 @@ def _equation(equation: JaxprEqn, operands: Values, network: Network) -> Values:
         return [lax.optimization_barrier(jnp.zeros([], jnp.int32))]  # the first worker
     if name in RESULTS:
         return [network.collective(name, x, params) for x in operands]
+    if name in COLLECTIVES:
+        raise NotImplementedError(
+            f'{name!r} has no stand-in off the network; known are {", ".join(RESULTS)}.'
+        )
     if not any(_communicates(inner.jaxpr) for inner in _inner(equation)):
         out = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(params))
         return out if equation.primitive.multiple_results else [out]
@@ -155,7 +159,7 @@ def _branch(closed: Any, network: Network, *operands: jax.Array) -> Values:
 
 def _communicates(jaxpr: Jaxpr) -> bool:
     return any(
-        _name(equation) in (*RESULTS, AXIS_INDEX)
+        _name(equation) in (*COLLECTIVES, AXIS_INDEX)
         or any(_communicates(inner.jaxpr) for inner in _inner(equation))
         for equation in jaxpr.eqns
     )

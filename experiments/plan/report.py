@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from rich.table import Table
 from experiments.exchanges import EXACT, color_of
 from experiments.plan.model import Cost, Host, crossover
 from experiments.plan.units import duration, speed
+from experiments.tables import write_csv
 
 WORTH = 1.1  # times faster, below which compression is not worth the steps that it may cost
 RANGE = 1e6, 1e11  # bits per second in the figure
@@ -123,13 +123,13 @@ def advice(choices: list[Choice], place: Place) -> list[str]:
 def write(path: Path, choices: list[Choice]) -> None:
     """A row a scheme; seconds, bytes, bits per second."""
     exact = _exact(choices)
-    with path.open('w', newline='') as file:
-        out = csv.writer(file)
-        out.writerow(COLUMNS)
-        for c in choices:
-            times = f'{c.exchange:.6f}', f'{c.network:.6f}', f'{c.step:.6f}'
-            rest = f'{exact.step / c.step:.4f}', f'{c.overlapped:.6f}', f'{c.pays_below:.4g}'
-            out.writerow([c.scheme, c.sent, *times, *rest])
+
+    def line(c: Choice) -> tuple:
+        times = f'{c.exchange:.6f}', f'{c.network:.6f}', f'{c.step:.6f}'
+        rest = f'{exact.step / c.step:.4f}', f'{c.overlapped:.6f}', f'{c.pays_below:.4g}'
+        return c.scheme, c.sent, *times, *rest
+
+    write_csv(path, COLUMNS, map(line, choices))
 
 
 def draw(path: Path, costs: dict[str, Cost], place: Place) -> None:
