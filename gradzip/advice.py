@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gradzip import checks
-from gradzip.empirical import ACCURACY, Risk, gap, gradient_scale, gradients, optimum_of
+from gradzip import _checks as checks
+from gradzip._empirical import ACCURACY, Risk, gap, gradient_scale, gradients, optimum_of
 from gradzip.theory import Problem
 
 _CURVATURE = {'logistic': 0.25, 'least_squares': 1.0}  # largest second derivative of the loss

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradzip import axes
-from gradzip.base import Array, AxisName, PyTree, memory_like
+from gradzip import _axes as axes
+from gradzip._base import Array, AxisName, PyTree, memory_like
 
 Metric = Callable[[PyTree, PyTree, PyTree], Array]
 Metrics = Mapping[str, Metric]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import gradzip as gz
-from gradzip.hlo import collectives
-from gradzip.reducers.stages import Stages
+from gradzip._hlo import collectives
+from gradzip._reducers.stages import Stages
 from tests.mappers import AXIS, P, mesh_of
 from tests.zoo import BITS, COMPRESSORS, REDUCERS, TRANSFORMATIONS
 

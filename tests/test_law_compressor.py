@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 import gradzip as gz
-from gradzip.base import like_of
+from gradzip._base import like_of
 from tests.arrays import HARD, flushed, vectors
 from tests.zoo import COMPRESSORS, CONSTANTS
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import gradzip as gz
-from gradzip.base import Reduced, like_of
-from gradzip.reducers.gather import FEWEST_ALIKE
+from gradzip._base import Reduced, like_of
+from gradzip._reducers.gather import FEWEST_ALIKE
 from tests.mappers import AXIS, P, mesh_of
 from tests.zoo import COMPRESSORS, REDUCERS
 

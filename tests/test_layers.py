@@ -31,7 +31,7 @@ COLLECTIVES = {
 
 
 def room_of(path: pathlib.Path) -> str:
-    return path.relative_to(ROOT).with_suffix('').parts[0]
+    return path.relative_to(ROOT).with_suffix('').parts[0].removeprefix('_')
 
 
 def imported_rooms(path: pathlib.Path) -> set[str]:
@@ -39,7 +39,8 @@ def imported_rooms(path: pathlib.Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'gradzip':
             parts = node.module.split('.')[1:]
-            rooms |= {parts[0]} if parts else {alias.name for alias in node.names}
+            names = parts[:1] or [alias.name for alias in node.names]
+            rooms |= {name.removeprefix('_') for name in names}
         if isinstance(node, ast.Import):
             rooms |= {a.name.split('.')[1] for a in node.names if a.name.startswith('gradzip.')}
     return rooms
@@ -69,7 +70,7 @@ def test_collectives_stay_in_their_rooms(path):
 
 
 def test_compressors_never_see_an_axis():
-    for path in (ROOT / 'compressors').glob('*.py'):
+    for path in (ROOT / '_compressors').glob('*.py'):
         assert 'axis_name' not in path.read_text(), path.name
 
 

@@ -16,7 +16,7 @@ from experiments.network.__main__ import _links
 from experiments.network.measure import Row, Trained, _slowest
 from experiments.network.report import findings, table
 from experiments.plan.model import Cost, Host, crossover
-from gradzip.traffic import Collective
+from gradzip._traffic import Collective
 
 ROOT = pathlib.Path(__file__).parent.parent
 REASON = links.unavailable()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradzip import noise
+from gradzip import _noise as noise
 
 N = 1 << 18
 ALARM = 5.5

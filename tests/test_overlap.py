@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import gradzip as gz
-from gradzip.hlo import CALLED, COLLECTIVES, computations, instructions
+from gradzip._hlo import CALLED, COLLECTIVES, computations, instructions
 from tests.mappers import AXIS, P, mesh_of
 
 LAYERS, WIDTH, ROWS = 3, 128, 2048  # rows a worker: the products must be worth hiding behind

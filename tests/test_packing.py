@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from gradzip.base import like_of
-from gradzip.packing import from_buffer, pack, to_buffer, unpack, words_for
+from gradzip._base import like_of
+from gradzip._packing import from_buffer, pack, to_buffer, unpack, words_for
 
 
 @pytest.mark.parametrize('bits', [1, 2, 3, 4, 5, 8, 12, 16, 31, 32])

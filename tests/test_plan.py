@@ -18,8 +18,8 @@ from experiments.plan.calibrate import _line
 from experiments.plan.model import GLOO, RING, Cost, Host, crossover, host_from
 from experiments.plan.offline import Offline
 from experiments.plan.report import Place, advice, ranked
-from gradzip.reducers.stages import Stages
-from gradzip.traffic import Collective
+from gradzip._reducers.stages import Stages
+from gradzip._traffic import Collective
 from tests.mappers import AXIS
 from tests.zoo import REDUCERS
 

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from gradzip import positions
+from gradzip import _positions as positions
 
 encode = jax.jit(positions.encode, static_argnums=1)
 decode = jax.jit(positions.decode, static_argnums=(1, 2))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import gradzip as gz
-from gradzip.base import like_of
-from gradzip.reducers.powersgd import _orthonormal
+from gradzip._base import like_of
+from gradzip._reducers.powersgd import _orthonormal
 from tests.mappers import AXIS
 
 DRAW = np.random.default_rng(0)

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import gradzip as gz
-from gradzip.agreement import difference
+from gradzip._agreement import difference
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 
 import gradzip as gz
-from gradzip import noise
-from gradzip.base import like_of
+from gradzip import _noise as noise
+from gradzip._base import like_of
 from tests import reference
 from tests.arrays import flushed, vectors
 from tests.mappers import AXIS
@@ -208,7 +208,7 @@ def test_bernoulli_never_needs_more_room_than_it_has():
     """The stated probability is 1e-9 a draw; the exact binomial tail says so too."""
     from scipy.stats import binom
 
-    from gradzip.compressors.bernoulli import capacity
+    from gradzip._compressors.bernoulli import capacity
 
     for size in (1, 2, 10, 100, 10_000, 10_000_000):
         for p in (1e-6, 0.01, 0.3, 0.99, 1.0):
@@ -289,7 +289,7 @@ def test_cast_rounds_to_the_nearest_and_something_is_lost(dtype, size):
 
 @pytest.mark.parametrize('bits', [1, 2, 5])
 def test_eden(bits):
-    from gradzip.compressors import eden, rotated
+    from gradzip._compressors import eden, rotated
 
     x, key = np.random.default_rng(0).normal(size=64).astype(np.float32), jax.random.key(1)
     words = np.asarray(noise.bits(key, (2,), rotated.SIGNS))

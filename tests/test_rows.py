@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradzip.kernels import rows
+from gradzip._kernels import rows
 from tests.test_selection import INPUTS, map_with, reference
 
 top_k = jax.jit(rows.top_k, static_argnums=(1, 2))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradzip.kernels import selection as select
+from gradzip._kernels import selection as select
 
 top_k = jax.jit(select.top_k, static_argnums=1)
 sampled = jax.jit(select._sampled_top_k, static_argnums=1)

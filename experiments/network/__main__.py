@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from experiments.exchanges import EXACT, schemes
-from experiments.exchanges import chosen as chosen_schemes
+from experiments.exchanges import EXACT, chosen as chosen_schemes, schemes
 from experiments.models import Size
 from experiments.network.links import Link, NetworkError
 from experiments.network.parts import Choice, Part, gradient_part, training_part

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from experiments.network.job import PROBES
 from experiments.network.links import Link
 from experiments.network.workers import Workers
-from gradzip.traffic import Collective
+from gradzip._traffic import Collective
 
 BUDGET_SECONDS = 4.0  # for the steps of one scheme on one link in one round
 MOST_STEPS = 7

@@ -18,7 +18,7 @@ from experiments.network.report import by_link, label
 from experiments.plan.model import Cost, Host, crossover, host_from
 from experiments.plan.units import speed
 from experiments.tables import write_csv
-from gradzip.traffic import collectives_of
+from gradzip._traffic import collectives_of
 
 COLUMNS = ('workers', 'link', 'scheme', 'offline', 'predicted', 'measured', 'error')
 

@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments.bench.timing import WARM_UP
-from experiments.exchanges import chosen as chosen_schemes
-from experiments.exchanges import schemes
+from experiments.exchanges import chosen as chosen_schemes, schemes
 from experiments.plan import report, units
 from experiments.plan.calibrate import costs
 from experiments.plan.model import GLOO, RING

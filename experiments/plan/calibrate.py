@@ -15,7 +15,7 @@ from experiments.bench import timing
 from experiments.exchanges import AXIS, schemes
 from experiments.plan.model import Cost
 from experiments.plan.offline import Offline
-from gradzip.traffic import collectives_of
+from gradzip._traffic import collectives_of
 
 SAMPLE = 2048  # rows of the square matrix on which times are taken: 4.2 million entries
 FEW, MANY = 2, 8  # workers with whom times are taken; a straight line through both gives the others

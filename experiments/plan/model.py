@@ -3,7 +3,7 @@
     step = compute + offline + network,    network = sum over collectives of
            rounds * latency + 8 sent both(slower / link, 1 / host)
 
-`sent` and `rounds` are those of ring algorithms (`gradzip.traffic.Collective`), `offline` is the
+`sent` and `rounds` are those of ring algorithms (`gradzip._traffic.Collective`), `offline` is the
 exchange as it runs on this machine without a network (`offline.py`), and the host's own network
 stack carries only so many bits a second even where the link has no limit. On a link, a collective
 may be `slower` than its bytes need.
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from gradzip.traffic import Collective
+from gradzip._traffic import Collective
 
 SIDE_BY_SIDE = 3  # the norm; 1 would be one after the other, infinity without any waiting
 SLOWEST, FASTEST = 1e4, 1e13  # bits per second between which a crossover is looked for

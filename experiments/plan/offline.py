@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from gradzip.traffic import COLLECTIVES
+from gradzip._traffic import COLLECTIVES
 
 Values = list[jax.Array]
 

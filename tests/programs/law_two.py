@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 
-from gradzip.base import like_of
+from gradzip._base import like_of
 from tests.zoo import REDUCERS
 
 SHAPES = [(12, 3, 2), (), (71,), (0,)]

@@ -1,0 +1,109 @@
+"""Every entry by the toss of a coin: the paper's gradient sparsifier."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradzip import _checks as checks, _noise as noise
+from gradzip._base import Array, Compressor, Key, Like
+from gradzip._blocks import WORD_BITS
+from gradzip._compressors.randk import Entries
+from gradzip._kernels import selection
+from gradzip._packing import pack
+
+OVERFLOW = 1e-9  # the probability that a draw keeps more entries than the payload holds
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(Compressor):
+    """Keeps every entry with the same probability p, independently, times 1 / p.
+
+    Bare, it means `Sum(Bernoulli(p))`: one mask, shared by all workers. `Gather(Bernoulli(p))` is
+    the independent form that the paper's theorems are about; receivers redraw the masks from the
+    keys.
+
+    Args:
+      probability: of keeping an entry, in (0, 1].
+
+    Payload: `values` of the kept entries in order, no indices (the key tells them). Shapes are
+      static, so there is room for the p n + O(sqrt(n)) entries that a draw exceeds with probability
+      below 1e-9; what exceeds it is lost, and stays in the memory if there is one.
+
+    Guarantee: unbiased with omega = 1 / p - 1 (up to that 1e-9). Linear for one key.
+
+    Raises:
+      ValueError: probability outside (0, 1].
+      TypeError: probability is not a number.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> gz.Bernoulli(0.5).encode(jnp.array([1.0, 2.0, 3.0, 4.0]), jax.random.key(1))
+      Entries(values=Array([6., 8., 0., 0.], dtype=float32))
+
+    Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient sparsifier.
+    """
+
+    probability: float
+    linear: ClassVar[bool] = True
+    random: ClassVar[bool] = True
+    sparse: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.share('Bernoulli', 'probability', self.probability)
+
+    def _positions(self, size: int, key: Key) -> Array:
+        """The kept positions in order; `size`, which is out of bounds, where there are no more."""
+        rounded_up = -(-size // WORD_BITS) * WORD_BITS
+        mask = noise.uniform(key, (rounded_up,), jnp.float32) < self.probability
+        mask &= lax.iota(jnp.int32, rounded_up) < size
+        indices, valid = first_set(pack(mask, 1), capacity(size, self.probability))
+        return jnp.where(valid, indices, size)
+
+    def encode(self, x: Array, key: Key) -> Entries:
+        flat = x.ravel()
+        values = flat.at[self._positions(flat.size, key)].get(mode='fill', fill_value=0)
+        return Entries(values / self.probability)
+
+    def decode(self, payload: Entries, like: Like, key: Key) -> Array:
+        flat = jnp.zeros(like.size, like.dtype)
+        flat = flat.at[self._positions(like.size, key)].set(payload.values, mode='drop')
+        return flat.reshape(like.shape)
+
+    def omega(self, like: Like) -> float:
+        del like
+        return 1 / self.probability - 1
+
+
+def first_set(words: Array, count: int) -> tuple[Array, Array]:
+    """Positions of the first `count` set bits, i32[count], and which of them there are."""
+    if not (words.size and count):
+        return jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
+    ones = jnp.sum(lax.population_count(words).astype(jnp.int32), dtype=jnp.int32)
+    return selection.select(words, count), lax.iota(jnp.int32, count) < ones
+
+
+def capacity(size: int, probability: float) -> int:
+    """The fewest places that Binomial(size, probability) exceeds with probability below 1e-9.
+
+    By Chernoff: P(X >= a n) <= exp(-n KL(a | p)) for a > p, with KL increasing in a.
+    """
+
+    def exceeds_rarely(places: int) -> bool:
+        share = (places + 1) / size
+        return share > 1 or (
+            share > probability and size * _divergence(share, probability) >= -math.log(OVERFLOW)
+        )
+
+    return bisect.bisect_left(range(size), True, key=exceeds_rarely)
+
+
+def _divergence(a: float, p: float) -> float:
+    """KL(Bernoulli(a) | Bernoulli(p)) for p < a <= 1, in nats."""
+    rest = (1 - a) * math.log((1 - a) / (1 - p)) if a < 1 else 0.0
+    return a * math.log(a / p) + rest

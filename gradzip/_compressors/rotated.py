@@ -1,0 +1,129 @@
+"""A random rotation before, and back after."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradzip import _noise as noise
+from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
+from gradzip._blocks import WORD_BITS
+from gradzip._packing import unpack
+
+BLOCK = 1 << 14  # entries that are rotated together: two products with matrices of 128 x 128
+SMALL_BLOCK = 128  # blocks are shorter where that saves padding, but not shorter than this
+SIGNS = 1 << 31  # where in a key's stream the signs are; inner compressors draw from its beginning
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotated(Compressor):
+    """C'(v) = R^T C(R v), with R a Hadamard matrix after random signs.
+
+    A rotated block looks Gaussian, whatever the leaf: no entry is far larger than the others, which
+    is what a quantizer with one scale needs.
+
+    Args:
+      inner: any compressor; it sees a flat array, padded with zeros to whole blocks of 2^14
+        entries, or of fewer where the padding would exceed a sixteenth of the leaf.
+
+    Payload: the inner compressor's, of the padded array. The signs come from the key.
+
+    Guarantee: the inner compressor's for an array of the padded size: R is orthogonal, and what is
+      decoded into the padding only adds to the error. An entry that is not finite makes its whole
+      block not finite; so does a sum of 2^14 of magnitude 1e36.
+
+    Raises:
+      TypeError: inner is not a Compressor.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> rotated, key, x = gz.Rotated(gz.ScaledSign()), jax.random.key(0), jnp.eye(1, 4)[0]
+      >>> rotated.decode(rotated.encode(x, key), x, key).round(6) + 0.0  # one entry: exact
+      Array([1., 0., 0., 0.], dtype=float32)
+
+    Reference: Suresh et al., arXiv 1611.00429, section 3.
+    """
+
+    inner: Compressor
+    random: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, Compressor):
+            raise TypeError(f'Rotated(inner=...) must be a Compressor; got {self.inner!r}.')
+
+    @property
+    def linear(self) -> bool:
+        return self.inner.linear
+
+    def encode(self, x: Array, key: Key) -> Payload:
+        return self.inner.encode(rotate(x, key), key)
+
+    def decode(self, payload: Payload, like: Like, key: Key) -> Array:
+        return rotate_back(self.inner.decode(payload, rotated_like(like), key), like, key)
+
+    def fitted(self, x: Array, payload: Payload, key: Key) -> Payload:
+        return self.inner.fitted(rotate(x, key), payload, key)
+
+    def delta(self, like: Like) -> float | None:
+        return self.inner.delta(rotated_like(like))
+
+    def omega(self, like: Like) -> float | None:
+        return self.inner.omega(rotated_like(like))
+
+    def scaled(self, payload: Payload, factor: Array | float) -> Payload:
+        return self.inner.scaled(payload, factor)
+
+
+def block_for(size: int) -> int:
+    """How many entries of a leaf are rotated together."""
+    block = min(BLOCK, 1 << max(size - 1, 0).bit_length())
+    while -size % block > size // 16 and block > SMALL_BLOCK:
+        block //= 2
+    return block
+
+
+def rotated_like(like: Like) -> Like:
+    """Of the rotated array: flat, in whole blocks, in at least float32."""
+    block = block_for(like.size)
+    dtype = jnp.float64 if like.dtype == jnp.float64 else jnp.float32
+    return Like((-(-like.size // block) * block,), dtype)
+
+
+def rotate(x: Array, key: Key) -> Array:
+    """R x, flat and padded."""
+    like = rotated_like(like_of(x))
+    flat = jnp.pad(x.ravel().astype(like.dtype), (0, like.size - x.size))
+    return _hadamard(flat * _signs(key, like), block_for(x.size))
+
+
+def rotate_back(y: Array, like: Like, key: Key) -> Array:
+    """R^T y without the padding: a Hadamard matrix is its own transpose."""
+    flat = _hadamard(y, block_for(like.size)) * _signs(key, rotated_like(like))
+    return flat[: like.size].astype(like.dtype).reshape(like.shape)
+
+
+def _signs(key: Key, like: Like) -> Array:
+    words = noise.bits(key, (-(-like.size // WORD_BITS),), SIGNS)
+    negative = unpack(words, 1, like.size) == 1
+    return jnp.where(negative, -1, 1).astype(like.dtype)
+
+
+def _hadamard(flat: Array, block: int) -> Array:
+    """Every block times the orthonormal Hadamard matrix of its size, H_ab = H_a (x) H_b."""
+    bits = block.bit_length() - 1
+    left, right = (_matrix(k, flat.dtype) for k in (bits // 2, bits - bits // 2))
+    squares = flat.reshape(-1, left.shape[0], right.shape[0])
+    rows = jnp.matmul(squares, right, precision=lax.Precision.HIGHEST)
+    return jnp.einsum('ab,nbc->nac', left, rows, precision=lax.Precision.HIGHEST).ravel()
+
+
+def _matrix(bits: int, dtype: np.dtype) -> Array:
+    matrix = np.ones((1, 1))
+    for _ in range(bits):
+        matrix = np.kron(matrix, [[1, 1], [1, -1]])
+    return jnp.asarray(matrix / math.sqrt(len(matrix)), dtype)

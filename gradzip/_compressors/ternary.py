@@ -1,0 +1,64 @@
+"""Signs by the toss of a coin: the paper's ternary quantizer, and TernGrad's."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar, Literal
+
+from gradzip import _checks as checks
+from gradzip._base import Array, Compressor, Key, Like
+from gradzip._compressors.qsgd import QSGD, Quantized
+
+
+@dataclasses.dataclass(frozen=True)
+class Ternary(Compressor):
+    """Q(v)_i = N sign(v_i) xi_i with xi_i ~ Bernoulli(|v_i| / N), N one norm of the whole leaf.
+
+    It is `QSGD` with one level and one scale.
+
+    Args:
+      norm: N. 'l2' is the paper's gradient quantizer, 'max' is TernGrad's.
+
+    Payload: codes of two bits and one scale; n / 4 + 4 bytes for n float32 entries.
+
+    Guarantee: unbiased with omega = sqrt(n) - 1 for 'l2' and (sqrt(n) - 1) / 2 for 'max', both
+      reached. A leaf that holds NaN or infinity decodes to NaN.
+
+    Raises:
+      ValueError: another norm.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> gz.Ternary('max').encode(jnp.array([3.0, -3.0, 0.0]), jax.random.key(0))
+      Quantized(codes=Array([1431655762], dtype=uint32), scale=Array([3.], dtype=float32))
+
+    Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient quantizer; Wen et
+      al., arXiv 1705.07878, equation 1.
+    """
+
+    norm: Literal['l2', 'max']
+    random: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.one_of('Ternary', 'norm', self.norm, ('l2', 'max'))
+
+    @property
+    def _one_level(self) -> QSGD:
+        return QSGD(levels=1, block=None, norm=self.norm)
+
+    def encode(self, x: Array, key: Key) -> Quantized:
+        return self._one_level.encode(x, key)
+
+    def decode(self, payload: Quantized, like: Like, key: Key) -> Array:
+        return self._one_level.decode(payload, like, key)
+
+    def fitted(self, x: Array, payload: Quantized, key: Key) -> Quantized:
+        return self._one_level.fitted(x, payload, key)
+
+    def omega(self, like: Like) -> float:
+        excess = math.sqrt(max(like.size, 1)) - 1
+        return excess if self.norm == 'l2' else excess / 2
+
+    def scaled(self, payload: Quantized, factor: Array | float) -> Quantized:
+        return self._one_level.scaled(payload, factor)

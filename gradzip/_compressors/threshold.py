@@ -1,0 +1,80 @@
+"""The entries that are not small against the largest one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from gradzip import _checks as checks
+from gradzip._base import Array, Key, Like, widest
+from gradzip._compressors import counted, sparse
+from gradzip._compressors.counted import Counted
+from gradzip._compressors.sparse import Indexed
+from gradzip._compressors.topk import kept
+from gradzip._kernels.selection import magnitude
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold(Indexed):
+    """Keeps the entries with |v_i| >= relative * max|v|, as far as there is room for them.
+
+    How many there are depends on the data, but the size of a payload cannot: there is room for
+    K = ceil(capacity * n). Where more qualify, the K largest of them are kept, ties by the lower
+    index, and the others are lost, so a memory keeps them. The bytes on the wire are those of the
+    room; `count` says how many entries were worth sending.
+
+    Args:
+      relative: lambda, share of the largest magnitude, in (0, 1].
+      capacity: share of entries there is room for, in (0, 1]; one at least. Of 10 million Gaussian
+        entries 1 % exceed half the largest.
+
+    Payload: `values` of the entries and zeros behind them, packed `indices` and the `count`; K (4 +
+      0.66) bytes for float32 at the default capacity of a tenth.
+
+    Guarantee: contractive with delta = min(1 / (1 + (n - 1) lambda^2), K / n). If all fit, what is
+      dropped is below lambda max|v| and at most n - 1 entries, less than (n - 1) lambda^2 max|v|^2
+      in all, and what is kept is at least max|v|^2. If they do not fit, the K largest are kept,
+      which is TopK. Zeros are not kept. If an entry is infinite, only such ones are kept; if one is
+      NaN, the K largest, NaN first. Biased: use it under `error_feedback` or `ef21`.
+
+    Raises:
+      ValueError: relative or capacity outside (0, 1]; at trace time, an array of 2**31 entries or
+        more.
+      TypeError: relative or capacity is not a number.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> x, key = jnp.array([1.0, -4.0, 2.0, 0.0]), jax.random.key(0)
+      >>> payload = gz.Threshold(0.5, capacity=0.75).encode(x, key)
+      >>> payload.values, payload.count
+      (Array([-4.,  2.,  0.], dtype=float32), Array(2, dtype=int32))
+
+    Reference: Strom, Interspeech 2015, and Sahu et al., arXiv 2108.00951, for absolute thresholds;
+      the constant of the relative one is proved above.
+    """
+
+    relative: float
+    capacity: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.share('Threshold', 'relative', self.relative)
+        checks.share('Threshold', 'capacity', self.capacity)
+
+    def encode(self, x: Array, key: Key) -> Counted:
+        del key
+        sparse.check_size(self, x)
+        values, indices = sparse.largest(x.ravel(), kept(self.capacity, x.size))
+        size = jnp.abs(values.astype(widest(jnp.float32, x.dtype)))
+        # The largest entry is among the K largest. NaN is not below anything.
+        below = size < self.relative * jnp.max(size, initial=0)
+        return counted.keep(~below & (magnitude(values) > 0), values, indices, x.size)
+
+    def indices_of(self, payload: Counted, like: Like) -> Array:
+        return counted.indices_of(payload, like.size)
+
+    def delta(self, like: Like) -> float:
+        if not like.size:
+            return 1.0
+        fits = 1 / (1 + (like.size - 1) * self.relative**2)
+        return min(fits, kept(self.capacity, like.size) / like.size)

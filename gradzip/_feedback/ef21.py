@@ -1,0 +1,93 @@
+"""Only the news is sent: what has changed since the others last heard."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import optax
+
+from gradzip import _axes as axes, _leaves as leaves, metrics as metrics_lib
+from gradzip._base import AxisName, KeyLike, PyTree, Scheme, State
+from gradzip._leaves import ExchangeState
+
+
+class EF21State(NamedTuple):
+    """`estimate` is each worker's own; the rest is the same on every worker."""
+
+    exchange: ExchangeState
+    estimate: PyTree  # what the others believe this gradient to be; PerWorker with an axis
+    mean: PyTree  # mean of all the estimates
+    metrics: dict[str, PyTree]
+
+
+def ef21(
+    scheme: Scheme,
+    axis_name: AxisName | None = None,
+    *,
+    key: KeyLike | None = None,
+    metrics: metrics_lib.Metrics = {},
+) -> optax.GradientTransformation:
+    """Sends the compressed difference to an estimate, and steps along the mean estimate.
+
+        c_w = C(g_w - h_w);   h_w = h_w + c_w;   u = h = h + mean_w c_w
+
+    The estimates start at zero. With exact gradients the differences shrink to nothing, so any
+    contractive compressor converges to the right place at a constant step-size; under noise, put a
+    momentum in front: `chain(per_worker(optax.ema(0.9), axis), ef21(...), ...)`.
+
+    Args:
+      scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
+      axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
+      key: for random schemes: an int or a typed key, the same on all workers.
+      metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`; here the target
+        is the difference g_w - h_w and the mean is that of the news.
+
+    Returns:
+      A transformation. Updates keep their shapes and dtypes.
+
+    Raises:
+      TypeError: an argument of another kind; a leaf that is not a real float; a scheme that states
+        neither delta nor omega.
+      ValueError: a random scheme without a key; at trace time, an axis that is not mapped,
+        gradients that are the same on every worker, differ between workers where there is no
+        axis, or are of another tree or shape than params.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, gradzip as gz
+      >>> tx = gz.ef21(gz.TopK(0.5))
+      >>> state = tx.init(jnp.zeros(2))
+      >>> for _ in range(2):
+      ...   update, state = tx.update(jnp.array([1.0, 2.0]), state)
+      >>> update
+      Array([1., 2.], dtype=float32)
+
+    Reference: Richtarik, Sokolov, Fatkhullin, arXiv 2106.05203, algorithm 2.
+    """
+    leaves.check_scheme('ef21', scheme, axis_name, key)
+    metrics_lib.check(metrics)
+
+    def init(params: PyTree) -> EF21State:
+        return EF21State(
+            exchange=leaves.init(scheme, params, key, memory=True),
+            estimate=axes.to_rows(leaves.zeros_in_memory(params), axis_name),
+            mean=leaves.zeros_in_memory(params),
+            metrics=metrics_lib.init(metrics, params),
+        )
+
+    def update(
+        updates: PyTree, state: State, params: PyTree | None = None
+    ) -> tuple[PyTree, EF21State]:
+        del params
+        estimate = axes.my_row(state.estimate, axis_name)
+        leaves.check_updates(updates, estimate)
+        axes.check_local(updates, axis_name, memory=estimate)
+        target = optax.tree.sub(leaves.cast_like(updates, estimate), estimate)
+        news, sent, _, exchange = leaves.exchange(
+            scheme, target, state.exchange, axis_name, memory=True
+        )
+        mean = optax.tree.add(state.mean, news)
+        measured = metrics_lib.measure(metrics, target, sent, news, axis_name)
+        estimate = axes.to_rows(optax.tree.add(estimate, sent), axis_name)
+        return leaves.cast_like(mean, updates), EF21State(exchange, estimate, mean, measured)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,107 @@
+"""What was not sent is remembered and tried again."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradzip import _axes as axes, _checks as checks, _leaves as leaves, metrics as metrics_lib
+from gradzip._base import AxisName, KeyLike, PyTree, Scheme, State, widest
+from gradzip._leaves import ExchangeState
+
+
+class ErrorFeedbackState(NamedTuple):
+    """`error` is each worker's own; the rest is the same on every worker."""
+
+    exchange: ExchangeState
+    error: PyTree  # PerWorker with an axis
+    metrics: dict[str, PyTree]
+
+
+def error_feedback(
+    scheme: Scheme,
+    axis_name: AxisName | None = None,
+    *,
+    decay: float = 1.0,
+    memory_dtype: Any = None,
+    key: KeyLike | None = None,
+    metrics: metrics_lib.Metrics = {},
+) -> optax.GradientTransformation:
+    """Adds to every gradient what earlier messages left out, and sends the sum compressed.
+
+        v_w = g_w + decay e_w;   u = mean_w C(v_w);   e_w = v_w - C(v_w)
+
+    Nothing is lost: the sum of the updates plus the mean of the memories is the sum of the mean
+    gradients. A memory needs contraction, so an unbiased compressor is scaled until it contracts.
+
+    Args:
+      scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
+      axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
+      decay: share of the memory that is kept, in (0, 1]. Below 1 something is lost, on purpose.
+      memory_dtype: dtype of the memory; by default the leaf's own, at least float32.
+      key: for random schemes: an int or a typed key, the same on all workers.
+      metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`.
+
+    Returns:
+      A transformation. Updates keep their shapes and dtypes. A NaN in a gradient is sent or stays
+      in the memory for good: put `skip_nonfinite` around the chain where gradients may be NaN.
+
+    Raises:
+      TypeError: an argument of another kind; a leaf that is not a real float; a scheme that states
+        neither delta nor omega.
+      ValueError: decay outside (0, 1]; a random scheme without a key; at trace time, an axis that
+        is not mapped, gradients that are the same on every worker, differ between workers where
+        there is no axis, or are of another tree or shape than params.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, gradzip as gz
+      >>> tx = gz.error_feedback(gz.TopK(0.5))
+      >>> state = tx.init(jnp.zeros(2))
+      >>> sent, state = tx.update(jnp.array([1.0, 2.0]), state)
+      >>> sent, state.error
+      (Array([0., 2.], dtype=float32), Array([1., 0.], dtype=float32))
+
+    Reference: Seide et al., Interspeech 2014; Stich, Cordonnier, Jaggi, arXiv 1809.07599, algorithm
+      1; Karimireddy et al., arXiv 1901.09847, algorithm 2.
+    """
+    leaves.check_scheme('error_feedback', scheme, axis_name, key)
+    checks.share('error_feedback', 'decay', decay)
+    metrics_lib.check(metrics)
+    if memory_dtype is not None and not jnp.issubdtype(memory_dtype, jnp.floating):
+        raise TypeError(f'memory_dtype must be a floating-point dtype; got {memory_dtype!r}.')
+
+    def init(params: PyTree) -> ErrorFeedbackState:
+        return ErrorFeedbackState(
+            exchange=leaves.init(scheme, params, key, memory=True),
+            error=axes.to_rows(leaves.zeros_in_memory(params, memory_dtype), axis_name),
+            metrics=metrics_lib.init(metrics, params),
+        )
+
+    def update(
+        updates: PyTree, state: State, params: PyTree | None = None
+    ) -> tuple[PyTree, ErrorFeedbackState]:
+        del params
+        error = axes.my_row(state.error, axis_name)
+        leaves.check_updates(updates, error)
+        axes.check_local(updates, axis_name, memory=error)
+
+        def add(gradient: jax.Array, lost: jax.Array) -> jax.Array:
+            # In the shape in which the memory is kept: its buffer can hold the sum.
+            wide = widest(jnp.float32, gradient.dtype, lost.dtype)
+            return gradient.astype(wide).reshape(lost.shape) + decay * lost.astype(wide)
+
+        kept = state.error if axis_name is None else state.error.rows
+        total = leaves.at_rest(scheme, jax.tree.map(add, updates, kept), updates)
+        target = jax.tree.map(lambda x, g: x.reshape(g.shape), total, updates)
+        mean, sent, lost, exchange = leaves.exchange(
+            scheme, target, state.exchange, axis_name, memory=True
+        )
+        error = leaves.cast_like(lost, error)
+        measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
+        state = ErrorFeedbackState(exchange, axes.to_rows(error, axis_name), measured)
+        return leaves.cast_like(mean, updates), state
+
+    return optax.GradientTransformation(init, update)

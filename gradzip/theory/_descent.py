@@ -1,0 +1,170 @@
+"""Section A: one node, one compressor, no delay.
+
+    x_{k+1} = x_k - gamma Q(grad F(x_k))
+
+With omega: E Q(v) = v and E|Q(v)|^2 <= alpha |v|^2, alpha = 1 + omega. V = |x - x*|^2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gradzip.theory import _assume as assume
+from gradzip.theory._bound import Bound
+from gradzip.theory._problem import Problem
+
+
+def gd(
+    problem: Problem,
+    omega: float | None = None,
+    *,
+    delta: float | None = None,
+    descent: tuple[float, float] | None = None,
+    convex: bool = True,
+    step_size: float | None = None,
+    shared: bool = False,
+) -> Bound:
+    """Compressed gradient descent: theorems A1 to A5, by what is known.
+
+    | known | mu > 0 | mu = 0 |
+    |---|---|---|
+    | omega, convex | A2, on V, the sharpest | A3, on F at the mean iterate |
+    | omega, convex=False: smooth, mu of the Polyak-Lojasiewicz inequality | A1, on F | A4 |
+    | descent=(a, b), smooth | A1, on F | A4, on the mean squared gradient |
+    | delta, smooth | A5, on F | A5, on the mean squared gradient |
+
+    None of them has a floor. Under A1, A4 and A5 mu need only satisfy
+    |grad F(x)|^2 >= 2 mu (F(x) - F*).
+
+    Args:
+      problem: n = 1; more workers if nothing is random (omega=0) or all is shared.
+      omega: of an unbiased compressor; 0 for none. Exactly one of omega, delta, descent is given.
+      delta: of a contractive compressor without memory.
+      descent: (a, b) with <v, C(v)> >= a |v|^2 and |C(v)|^2 <= b |v|^2, both in expectation; then
+        b >= a^2.
+      convex: whether F is convex. Without it, omega gives A1 or A4.
+      step_size: where to evaluate the bound; by default the step of the best rate: 1 / (alpha L),
+        under A2 2 / (alpha (mu + L)), under A5 1 / L.
+      shared: a linear compressor draws the same on all workers, so the mean of the messages is the
+        message of the mean.
+
+    Returns:
+      A `Bound` on 'V' (A2), 'F' (A1, A5), 'F_mean' (A3) or 'gradient_mean' (A4, A5).
+
+    Raises:
+      ValueError: none or several of omega, delta, descent; a step that the theorem does not cover;
+        workers that compress on their own.
+
+    Example:
+      >>> from gradzip import theory
+      >>> bound = theory.gd(theory.Problem(n=1, L=1.0, mu=0.25, V0=1.0), omega=1.0)
+      >>> bound.quantity, bound.step_size, round(bound.factor, 6)
+      ('V', 0.8, 0.68)
+
+    Reference: the setting is that of Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573; the
+      constants are derived here, beside each formula.
+    """
+    _exactly_one(omega, delta, descent)
+    if omega != 0:
+        assume.one_node('Theorem A (theory.gd)', problem.n, shared)
+    if delta is not None:
+        return _contractive(problem, assume.contractive('gd', delta), step_size)
+    if descent is not None:
+        return _smooth(problem, *_pair(descent), step_size)
+    alpha = 1 + assume.unbiased('gd', omega)
+    if not convex:
+        return _smooth(problem, 1.0, alpha, step_size)
+    if problem.mu > 0:
+        return _strongly_convex(problem, alpha, step_size)
+    return _convex(problem, alpha, step_size)
+
+
+def _smooth(problem: Problem, a: float, b: float, given: float | None) -> Bound:
+    """A1 and A4. An unbiased compressor has a = 1, b = alpha."""
+    L, mu = problem.L, problem.mu
+    gamma = assume.step_size('gd', given, a / (b * L), 2 * a / (b * L), below=True)
+    # E F(x+) <= F - gamma <grad F, E Q> + (L gamma^2/2) E|Q|^2
+    #         <= F - gamma (a - b L gamma/2) |grad F|^2
+    progress = gamma * (a - b * L * gamma / 2)
+    F0 = problem.known('F0')
+    if mu > 0:  # then Polyak-Lojasiewicz: |grad F|^2 >= 2 mu (F - F*)
+        factor = 1 - 2 * mu * progress
+        return _bound('A1', 'F smooth and Polyak-Lojasiewicz', 'F', gamma, factor, F0, problem.n)
+    initial = None if F0 is None else F0 / progress  # then telescoping
+    return _bound('A4', 'F smooth', 'gradient_mean', gamma, 1.0, initial, problem.n)
+
+
+def _strongly_convex(problem: Problem, alpha: float, given: float | None) -> Bound:
+    """A2. The rate is best at 2 / (alpha (mu + L)), and the theorem holds below 2 / (alpha L)."""
+    L, mu = problem.L, problem.mu
+    best = 2 / (alpha * (mu + L))
+    gamma = assume.step_size('gd', given, best, 2 / (alpha * L), below=True)
+    # E V+ = V - 2 gamma <grad F, x-x*> + gamma^2 E|Q|^2, and
+    # <grad F, x-x*> >= mu L/(mu+L) V + |grad F|^2/(mu+L); up to `best` the coefficient
+    # gamma^2 alpha - 2 gamma/(mu+L) of |grad F|^2 is <= 0, above it |grad F|^2 <= L^2 V
+    if gamma <= best:
+        factor = 1 - 2 * gamma * mu * L / (mu + L)
+    else:
+        factor = 1 - 2 * gamma * L + alpha * gamma**2 * L**2
+    assumptions = 'F smooth and strongly convex, Q unbiased'
+    return _bound('A2', assumptions, 'V', gamma, max(0.0, factor), problem.known('V0'), problem.n)
+
+
+def _convex(problem: Problem, alpha: float, given: float | None) -> Bound:
+    """A3. Also true of the last iterate, since E F(x_k) does not increase."""
+    L = problem.L
+    best = 1 / (alpha * L)
+    gamma = assume.step_size('gd', given, best, 2 * best, below=True)
+    # <grad F, x-x*> >= F-F* + |grad F|^2/(2L):
+    # E V+ <= V - 2 gamma (F-F*) + (gamma^2 alpha - gamma/L) |grad F|^2; above `best` that bracket
+    # is >= 0: |grad F|^2 <= 2L (F-F*). Then telescoping and Jensen
+    share = 1.0 if gamma <= best else 2 - alpha * L * gamma
+    V0 = problem.known('V0')
+    initial = None if V0 is None else V0 / (2 * gamma * share)
+    assumptions = 'F smooth and convex, Q unbiased'
+    return _bound('A3', assumptions, 'F_mean', gamma, 1.0, initial, problem.n)
+
+
+def _contractive(problem: Problem, delta: float, given: float | None) -> Bound:
+    """A5: top-k, sign and the like, without memory, on one node."""
+    L, mu, F0 = problem.L, problem.mu, problem.known('F0')
+    gamma = assume.step_size('gd', given, 1 / L, 1 / L)
+    # F(x+) <= F - (gamma/2)|grad F|^2 - (1/(2 gamma) - L/2)|x+ - x|^2
+    #          + (gamma/2)|C(grad F) - grad F|^2  <=  F - (gamma delta/2)|grad F|^2
+    if mu > 0:
+        factor = 1 - gamma * delta * mu
+        return _bound('A5', 'F smooth and Polyak-Lojasiewicz', 'F', gamma, factor, F0, problem.n)
+    initial = None if F0 is None else 2 * F0 / (gamma * delta)
+    return _bound('A5', 'F smooth', 'gradient_mean', gamma, 1.0, initial, problem.n)
+
+
+def _bound(
+    name: str,
+    assumptions: str,
+    quantity: str,
+    gamma: float,
+    factor: float,
+    initial: float | None,
+    n: int,
+) -> Bound:
+    title = f'{name}: the whole gradient, compressed'
+    return Bound(title, assumptions, quantity, gamma, factor, initial, 0.0, n)
+
+
+def _exactly_one(omega: Any, delta: Any, descent: Any) -> None:
+    if sum(value is not None for value in (omega, delta, descent)) != 1:
+        raise ValueError(
+            'gd needs exactly one of omega= (unbiased; 0 without compression), delta= '
+            '(contractive) and descent= (a, b); got '
+            f'omega={omega!r}, delta={delta!r}, descent={descent!r}. A biased compressor has '
+            'omega None: pass its delta.'
+        )
+
+
+def _pair(descent: tuple[float, float]) -> tuple[float, float]:
+    a = assume.real('gd', 'descent[0]', descent[0], 0, above=True)
+    b = assume.real('gd', 'descent[1]', descent[1], 0, above=True)
+    if b < a**2 and not math.isclose(b, a**2):
+        raise ValueError(f'gd(descent=(a, b)) has b >= a^2 by Cauchy-Schwarz; got {descent!r}.')
+    return a, b
