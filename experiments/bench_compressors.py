@@ -184,7 +184,7 @@ def _points(console: Console) -> dict[str, tuple[str, list[tuple[float, float]]]
     with console.status('errors'):
         for name, (family, sweep) in SWEEPS.items():
             bits = [message_bits(c, like) / measures.LENGTH for c in sweep]
-            errors = [measures.error(c.contractive(), x) for c in sweep]
+            errors = [measures.error(c.contractive(x), x) for c in sweep]
             found[name] = family, list(zip(bits, errors, strict=True))
     return found
 

@@ -28,15 +28,15 @@ from gradzip._base import Reduced as Reduced
 from gradzip._base import Reducer as Reducer
 from gradzip._reducers.gather import Gather as Gather
 from gradzip._reducers.powersgd import PowerSGD as PowerSGD
-from gradzip._reducers.stages import stages as stages
+from gradzip._reducers.schedule import Schedule as Schedule
 from gradzip._reducers.sum import Sum as Sum
 from gradzip._reducers.two_shot import TwoShot as TwoShot
 
 # what is done: exchanges and delays
-from gradzip._delay import Constant as Constant
-from gradzip._delay import Cyclic as Cyclic
-from gradzip._delay import Delay as Delay
-from gradzip._delay import Uniform as Uniform
+from gradzip._delay_models import Constant as Constant
+from gradzip._delay_models import Cyclic as Cyclic
+from gradzip._delay_models import Delay as Delay
+from gradzip._delay_models import Uniform as Uniform
 from gradzip._delay import delay as delay
 from gradzip._feedback.compress import compress as compress
 from gradzip._feedback.ef21 import ef21 as ef21

@@ -20,7 +20,7 @@ Array = jax.Array
 Combine = Callable[[Array, Array], Array]
 
 WORD_BITS = 32
-AT_REST = 1 << 17  # entries, below which a copy costs less than a scatter to compile
+MATERIALIZE_FROM = 1 << 17  # entries, below which a copy costs less than a scatter to compile
 SMALL = 1 << 16  # up to here padding the whole costs less than a second piece costs to compile
 
 
@@ -34,7 +34,7 @@ def wide(x: Array) -> Array:
     return x.ravel().astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
-def at_rest(x: Array) -> Array:
+def materialize_in_place(x: Array) -> Array:
     """x, written as an array of its own shape before anything else is done with it.
 
     On CPU a reshape is fused into the sum that it follows. The sum then has another shape than the
@@ -42,7 +42,7 @@ def at_rest(x: Array) -> Array:
     TopK's memory step on a matrix. XLA looks through a barrier, but not through a scatter, which is
     in place; this one writes nothing.
     """
-    if not x.ndim or x.size <= AT_REST:
+    if not x.ndim or x.size <= MATERIALIZE_FROM:
         return x
     outside = jnp.array([x.shape[0], x.shape[0] + 1])
     indices = (outside, *(0,) * (x.ndim - 1))

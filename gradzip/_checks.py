@@ -14,7 +14,7 @@ def real(owner: str, name: str, value: Any) -> float:
     return float(value)
 
 
-def share(owner: str, name: str, value: Any) -> None:
+def unit_interval(owner: str, name: str, value: Any) -> None:
     """A number in (0, 1]."""
     if not 0 < real(owner, name, value) <= 1:  # NaN fails every comparison
         raise ValueError(f'{owner}({name}=...) must be in (0, 1]; got {value!r}.')

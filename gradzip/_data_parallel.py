@@ -11,7 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradzip import _agreement as agreement, _axes as axes, _traffic as traffic
+from gradzip import (
+    _agreement as agreement,
+    _axes as axes,
+    _collectives as collectives,
+    _traffic as traffic,
+)
 from gradzip._base import Array, AxisName, PyTree
 from gradzip._compressors.identity import Identity
 from gradzip._feedback.compress import compress
@@ -97,7 +102,7 @@ def data_parallel(
         updates, state = tx.update(grads, training.state, training.params)
         _check_exchanged(updates, names)
         moved = Training(optax.apply_updates(training.params, updates), state)
-        return moved, axes.mean(value, axis_name)
+        return moved, collectives.mean(value, axis_name)
 
     whole, split = jax.NamedSharding(mesh, jax.P()), jax.NamedSharding(mesh, jax.P(names))
     mapped = jax.shard_map(

@@ -10,7 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from gradzip import _axes as axes, _checks as checks, _leaves as leaves
+from gradzip import (
+    _axes as axes,
+    _checks as checks,
+    _collectives as collectives,
+    _validation as validation,
+)
 from gradzip._base import Array, Like, PerWorker, PyTree, memory_like
 from gradzip._packing import LANES
 
@@ -54,13 +59,13 @@ def hierarchical(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> PyTree:
-        leaves.check_updates(params, params)
+        validation.check_updates(params, params)
         shares = [_share_like(p, local_size) for p in jax.tree.leaves(params)]
         zeros = [jnp.zeros(share.shape, share.dtype) for share in shares]
         return _mark(inner.init(jax.tree.unflatten(jax.tree.structure(params), zeros)), local_axis)
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any):
-        leaves.check_updates(updates, updates if params is None else params)
+        validation.check_updates(updates, updates if params is None else params)
         axes.check_local(updates, local_axis)
         _check_size(local_axis, local_size)
         own = axes.localize(_unmark(state, local_axis), local_axis)
@@ -88,7 +93,7 @@ def _unmark(state: PyTree, local_axis: str) -> PyTree:
 
     def one(part: PerWorker) -> PyTree:
         outer = part.axes[:-1]
-        return PerWorker(part.rows, outer) if outer else axes.my_row(part, local_axis)
+        return PerWorker(part.rows, outer) if outer else axes.unwrap_local(part, local_axis)
 
     return jax.tree.map(one, state, is_leaf=_is_marked)
 
@@ -160,7 +165,7 @@ def _restored(shares: PyTree, updates: PyTree, local_axis: str) -> PyTree:
     whole = list(mine)
     for group in _by_dtype(mine):
         table = _tiled(jnp.concatenate([mine[i].reshape(1, -1) for i in group], axis=1))[0]
-        everyones = axes.gather(table, local_axis)
+        everyones = collectives.gather(table, local_axis)
         everyones = everyones.reshape(everyones.shape[0], -1)
         _cut(everyones, group, [mine[i].shape for i in group], whole)
     return treedef.unflatten([_joined(w, x) for w, x in zip(whole, leaves_, strict=True)])

@@ -1,11 +1,12 @@
-"""One reducer per leaf: from a scheme and a tree to means, and back to a tree.
+"""The driver of every exchange: from a scheme and a tree of arrays to means, and back to a tree.
 
-A scheme is a compressor, a reducer, or a function from a leaf's shape and dtype to one; that is the
-whole routing language. Leaves whose reducers compare equal come together, in one collective.
+A scheme is a compressor, a reducer, or a function from a leaf's shape and dtype to one of them. All
+leaves whose reducers compare equal are reduced in one call, and so in one collective.
 
-Keys are a base key and a count, never split: fold_in(key, count) is the step's key,
-fold_in(., leaf) the leaf's, and a reducer folds in the worker where workers must differ. So any
-draw of any step can be recomputed, and a restored state goes on exactly.
+Keys are a base key and a count, and they are never split: fold_in(key, count) is the key of a step,
+fold_in(., leaf) the key of a leaf in it, and a reducer folds in the worker where workers must draw
+independently. Therefore any draw of any step can be made again, and a restored state continues
+exactly as the original would have.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import _axes as axes, _blocks as blocks
+from gradzip import _blocks as blocks, _validation as validation
 from gradzip._base import (
     Array,
     AxisName,
@@ -28,71 +29,36 @@ from gradzip._base import (
     Reducer,
     Scheme,
     memory_like,
+    widest,
 )
 from gradzip._reducers.default import reducer_of
 
 
 class ExchangeState(NamedTuple):
-    """What an exchange carries from step to step, the same on every worker."""
+    """What an exchange carries from step to step. It is the same on every worker."""
 
-    count: Array  # i32[], steps taken
-    key: PyTree  # the base key; None if no scheme draws
-    reducers: PyTree  # one reducer state a leaf
+    count: Array  # i32[], the number of steps taken
+    key: PyTree  # the base key; None if the scheme does not draw
+    reducers: PyTree  # the state of each leaf's reducer
 
 
 class Exchanged(NamedTuple):
-    """What an exchange gives back: trees in the structure of what it was given, and its state."""
+    """What an exchange returns: three trees with the structure of its input, and its next state."""
 
     mean: PyTree
     sent: PyTree
-    lost: PyTree  # what was given, less what was sent; not computed where nobody asks
+    lost: PyTree  # the input less what was sent; XLA removes it where it is not used
     state: ExchangeState
 
 
-def check_scheme(
-    owner: str, scheme: Scheme, axis_name: AxisName | None, key: KeyLike | None
-) -> None:
-    """What can be refused before any leaf is known."""
-    axes.names_of(axis_name)
-    if isinstance(scheme, type) or not (
-        isinstance(scheme, Compressor | Reducer) or callable(scheme)
-    ):
-        raise TypeError(
-            f'{owner}(scheme=...) must be a Compressor, a Reducer, or a function from a leaf to '
-            f'one; got {scheme!r}.'
-        )
-    check_key(key)
-    if isinstance(scheme, Compressor | Reducer):
-        _check_drawable(scheme, key)
-
-
-def check_key(key: KeyLike | None) -> None:
-    """An int, a typed key, or None."""
-    is_int = isinstance(key, int) and not isinstance(key, bool)
-    if not (key is None or is_int or _is_typed_key(key)):
-        raise TypeError(
-            f'key must be an int or a typed key such as jax.random.key(0); got {key!r}. '
-            '(An old uint32 key becomes one by jax.random.wrap_key_data.)'
-        )
-
-
-def base_key(key: KeyLike | None) -> PyTree:
-    """A fresh copy of the user's key: a donated state must not take the original with it."""
-    if key is None:
-        return None
-    return jax.random.key(key) if isinstance(key, int) else jnp.array(key, copy=True)
-
-
 def init(scheme: Scheme, params: PyTree, key: KeyLike | None, *, memory: bool) -> ExchangeState:
-    """The first state; `memory` asks for the contractive form of every reducer."""
+    """Returns the first state. With `memory`, every reducer is used in its contractive form."""
+    validation.check_real(params)
     leaves, treedef = jax.tree.flatten(params)
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for path, leaf in zip(paths, leaves, strict=True):
-        _check_real(path, leaf)
     likes = [memory_like(leaf) for leaf in leaves]
     reducers = [reducer_for(scheme, like, memory=memory) for like in likes]
     for reducer in reducers:
-        _check_drawable(reducer, key)
+        validation.check_drawable(reducer, key)
     states = [reducer.init(like) for reducer, like in zip(reducers, likes, strict=True)]
     return ExchangeState(jnp.zeros([], jnp.int32), base_key(key), treedef.unflatten(states))
 
@@ -100,7 +66,7 @@ def init(scheme: Scheme, params: PyTree, key: KeyLike | None, *, memory: bool) -
 def exchange(
     scheme: Scheme, tree: PyTree, state: ExchangeState, axis_name: AxisName | None, *, memory: bool
 ) -> Exchanged:
-    """Reduces every leaf."""
+    """Reduces every leaf of a tree over the workers of an axis."""
     xs, treedef = jax.tree.flatten(tree)
     states = treedef.flatten_up_to(state.reducers)
     keys = list(fold_each(step_key(state), len(xs)))
@@ -108,19 +74,35 @@ def exchange(
     for reducer, members in _groups(scheme, xs, memory).items():
         xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
         for i, reduced in zip(members, reducer.reduce(xs_, states_, keys_, axis_name), strict=True):
-            out[i] = reduced._replace(lost=reduced.lost_of(xs[i]))
-    mean, sent, states, lost = (treedef.unflatten([part[j] for part in out]) for j in range(4))
+            out[i] = reduced
+    mean, sent, lost, states = (treedef.unflatten([part[j] for part in out]) for j in range(4))
     return Exchanged(mean, sent, lost, ExchangeState(next_count(state.count), state.key, states))
 
 
-def at_rest(scheme: Scheme, total: PyTree, likes: PyTree) -> PyTree:
-    """Sums that a memory's buffers are to hold, where what is lost will be taken out in place."""
+def add_memory(
+    scheme: Scheme, updates: PyTree, memory: PyTree, scale: Any, axis_name: AxisName | None
+) -> PyTree:
+    """Returns updates + scale * memory, leaf by leaf, in the buffers of the memory if XLA allows.
 
-    def leaf(x: Array, like: Array) -> Array:
-        chosen = reducer_for(scheme, memory_like(like), memory=True)
-        return blocks.at_rest(x) if chosen.in_place else x
+    Args:
+      scheme: the scheme that will reduce the result.
+      updates: tree of arrays.
+      memory: tree of arrays like them; a `PerWorker` with one row where there is an axis.
+      scale: a number or a scalar array.
+      axis_name: the axis of workers, or None.
+    """
 
-    return jax.tree.map(leaf, total, likes)
+    def add(update: Array, remembered: Array) -> Array:
+        dtype = widest(jnp.float32, update.dtype, remembered.dtype)
+        # The sum has the shape of the memory, with its leading axis of one row: a donated buffer is
+        # only reused for an array of the same shape.
+        total = update.astype(dtype).reshape(remembered.shape)
+        total += jnp.asarray(scale, dtype) * remembered.astype(dtype)
+        if reducer_for(scheme, memory_like(update), memory=True).overwrites:
+            total = blocks.materialize_in_place(total)
+        return total.reshape(update.shape)
+
+    return jax.tree.map(add, updates, memory if axis_name is None else memory.rows)
 
 
 def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> dict[Reducer, list[int]]:
@@ -130,24 +112,8 @@ def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> dict[Reducer, list
     return groups
 
 
-def next_count(count: Array) -> Array:
-    """The count after one more step; it stays at the largest int32 rather than overflow."""
-    return jnp.asarray(optax.safe_increment(count))
-
-
-def step_key(state: Any) -> Key:
-    """The key of this step. Where nothing draws there is none, and a placeholder goes unused."""
-    key = jax.random.key(0) if state.key is None else state.key
-    return jax.random.fold_in(key, state.count)
-
-
-def fold_each(key: Key, count: int) -> Key:
-    """fold_in(key, i) for every i below count, in one call: each costs time to compile."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
-
-
 def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:
-    """What a scheme means for one leaf. A bare compressor is summed if linear, else gathered."""
+    """Returns the reducer of one leaf; with `memory`, in its contractive form."""
     chosen = scheme if isinstance(scheme, Compressor | Reducer) else scheme(like)
     if not isinstance(chosen, Compressor | Reducer):
         raise TypeError(
@@ -155,56 +121,43 @@ def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:
             f'{like.shape} and dtype {like.dtype} it gave {chosen!r}.'
         )
     reducer = reducer_of(chosen)
-    return reducer.contractive() if memory else reducer
+    return reducer.contractive(like) if memory else reducer
 
 
-def check_updates(updates: PyTree, params: PyTree) -> None:
-    """Refuses gradients that are not real floats, or of another tree or shape than params."""
-    leaves = jax.tree_util.tree_leaves_with_path(updates)
-    for path, gradient in leaves:
-        _check_real(path, gradient)
-    if jax.tree.structure(updates) != jax.tree.structure(params):
-        raise ValueError(
-            'The gradients have another tree than the params that this state was made for:\n'
-            f'  gradients {jax.tree.structure(updates)}\n  params    {jax.tree.structure(params)}'
-        )
-    for (path, gradient), expected in zip(leaves, jax.tree.leaves(params), strict=True):
-        if gradient.shape != expected.shape:
-            raise ValueError(
-                f'The gradient at {axes.path_of(path)!r} has shape {gradient.shape}, but its '
-                f'parameter has shape {expected.shape}.'
-            )
+def base_key(key: KeyLike | None) -> PyTree:
+    """Returns a copy of the user's key, so that donating a state does not delete the original."""
+    if key is None:
+        return None
+    return jnp.array(key, copy=True) if validation.is_typed_key(key) else jax.random.key(key)
+
+
+def next_count(count: Array) -> Array:
+    """Returns the count after one more step. It stays at the largest int32 rather than overflow."""
+    return jnp.asarray(optax.safe_increment(count))
+
+
+def step_key(state: Any) -> Key:
+    """Returns the key of this step, or an unused placeholder where the scheme does not draw."""
+    key = jax.random.key(0) if state.key is None else state.key
+    return jax.random.fold_in(key, state.count)
+
+
+def fold_each(key: Key, count: int) -> Key:
+    """Returns fold_in(key, i) for every i below count. One call compiles faster than many."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
 
 
 def zeros_in_memory(params: PyTree, dtype: Any = None) -> PyTree:
-    """A memory for every leaf, in at least float32 unless told otherwise."""
+    """Returns a memory of zeros for every leaf, in at least float32 or in the given dtype."""
     likes = jax.tree.map(memory_like, params)
     return jax.tree.map(lambda like: jnp.zeros(like.shape, dtype or like.dtype), likes)
 
 
 def in_memory_dtype(tree: PyTree) -> PyTree:
-    """Every leaf in at least float32."""
+    """Returns every leaf in at least float32."""
     return jax.tree.map(lambda x: x.astype(memory_like(x).dtype), tree)
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
-    """Every leaf in the dtype of its counterpart."""
+    """Returns every leaf in the dtype of its counterpart."""
     return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
-
-
-def _is_typed_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key) and x.ndim == 0
-
-
-def _check_real(path: tuple, leaf: Any) -> None:
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        raise TypeError(
-            f'The leaf at {axes.path_of(path)!r} has dtype {leaf.dtype}; only real floating-point '
-            'leaves can be exchanged. Keep others out of params, or route them elsewhere with '
-            'optax.partition.'
-        )
-
-
-def _check_drawable(scheme: Compressor | Reducer, key: KeyLike | None) -> None:
-    if scheme.random and key is None:
-        raise ValueError(f'{scheme!r} draws random numbers: pass key=, an int or a typed key.')

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from gradzip import _axes as axes, _checks as checks, _leaves as leaves
+from gradzip import _axes as axes, _checks as checks, _leaves as leaves, _validation as validation
 from gradzip._base import Array, AxisName, Key, KeyLike, PyTree, State
 
 Transformation = optax.GradientTransformation
@@ -50,13 +50,13 @@ def per_worker(inner: Transformation, axis_name: AxisName) -> WithExtraArgs:
     def init(params: PyTree) -> PyTree:
         state = inner.init(params)
         _refuse_keys(state)
-        return axes.to_rows(state, axis_name)
+        return axes.wrap_local(state, axis_name)
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any):
         axes.check_local(updates, axis_name)
-        own = axes.localize(axes.my_row(state, axis_name), axis_name)
+        own = axes.localize(axes.unwrap_local(state, axis_name), axis_name)
         updates, own = inner.update(updates, own, params, **extra)
-        return updates, axes.to_rows(own, axis_name)
+        return updates, axes.wrap_local(own, axis_name)
 
     return WithExtraArgs(init, update)
 
@@ -107,14 +107,14 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
     def init(params: PyTree) -> EveryState:
         zeros = leaves.zeros_in_memory(params)
         return EveryState(
-            jnp.zeros([], jnp.int32), axes.to_rows(zeros, axis_name), inner.init(params)
+            jnp.zeros([], jnp.int32), axes.wrap_local(zeros, axis_name), inner.init(params)
         )
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, EveryState]:
-        total = axes.my_row(state.sum, axis_name)
-        leaves.check_updates(updates, total)
+        total = axes.unwrap_local(state.sum, axis_name)
+        validation.check_updates(updates, total)
         axes.check_local(updates, axis_name, memory=total)
         total = optax.tree.add(total, leaves.cast_like(updates, total))
 
@@ -126,7 +126,7 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
         new, inner_state = _run_if(last, run, state.inner)
         total = jax.tree.map(lambda x: jnp.where(last, 0, x), total)
         count = (state.count + 1) % k
-        return new, EveryState(count, axes.to_rows(total, axis_name), inner_state)
+        return new, EveryState(count, axes.wrap_local(total, axis_name), inner_state)
 
     return WithExtraArgs(init, update)
 
@@ -223,7 +223,7 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
     """
     checks.integer('participate', 'count', count, 1)
     _check_axis('participate', axis_name)
-    leaves.check_key(key)
+    validation.check_key(key)
     if key is None:
         raise ValueError('participate draws random workers: pass key=, an int or a typed key.')
 

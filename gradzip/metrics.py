@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradzip import _axes as axes
+from gradzip import _collectives as collectives
 from gradzip._base import Array, AxisName, PyTree, memory_like
 
 Metric = Callable[[PyTree, PyTree, PyTree], Array]
@@ -93,7 +93,7 @@ def measure(
 ) -> dict[str, PyTree]:
     """Every metric, averaged over the workers."""
     values = {name: f(target, sent, mean) for name, f in metrics.items()}
-    return axes.mean(values, axis_name) if values else {}
+    return collectives.mean(values, axis_name) if values else {}
 
 
 def _ratio(part: ArrayLike, whole: ArrayLike) -> Array:

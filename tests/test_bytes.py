@@ -7,7 +7,7 @@ import pytest
 
 import gradzip as gz
 from gradzip._hlo import collectives
-from gradzip._reducers.stages import Stages
+from gradzip._reducers.schedule import Schedule
 from tests.mappers import AXIS, P, mesh_of
 from tests.zoo import BITS, COMPRESSORS, REDUCERS, TRANSFORMATIONS
 
@@ -64,7 +64,7 @@ def test_on_cpu(reducer):
     compiled = compile_exchange(tx, PARAMS, mesh_of(8))
     assert gz.wire_bytes(compiled) == gz.payload_bytes(reducer, PARAMS, workers=8) > 0
     assert gz.wire_bytes(compiled) == gz.step_bytes(tx, PARAMS, {AXIS: 8})
-    expected = {gz.PowerSGD: 2, gz.TwoShot: 2, Stages: 4}.get(type(reducer), 1)
+    expected = {gz.PowerSGD: 2, gz.TwoShot: 2, Schedule: 4}.get(type(reducer), 1)
     assert len(collectives(compiled.as_text())) == expected
 
 
@@ -79,7 +79,7 @@ def test_on_tpu(reducer, tpu_mesh):
         assert [op for op, _ in found] == ['all-gather']
     elif isinstance(reducer, gz.TwoShot):
         assert [op for op, _ in found] == ['all-to-all', 'all-gather']
-    elif not isinstance(reducer, Stages):
+    elif not isinstance(reducer, Schedule):
         assert {op for op, _ in found} == {'all-reduce'}
 
 
@@ -98,7 +98,7 @@ def test_few_workers(reducer, workers, platform, request):
     assert predicted == gz.payload_bytes(reducer, FEW, workers) > 0
 
 
-@pytest.mark.parametrize('name', ['two shot qsgd', 'powersgd', 'stages'])
+@pytest.mark.parametrize('name', ['two shot qsgd', 'powersgd', 'schedule'])
 def test_what_one_worker_sends_to_itself_is_nothing(name):
     tx = gz.error_feedback(REDUCERS[name], AXIS, key=0)
     compiled = compile_exchange(tx, PARAMS, mesh_of(1))

@@ -30,7 +30,9 @@ def quiet(params, tx, mesh, axis=AXIS):
     return gz.data_parallel(loss, params, tx, mesh, axis, printer=None)
 
 
-@pytest.mark.parametrize('scheme', [gz.TopK(0.3), gz.TwoShot(gz.QSGD(7)), gz.PowerSGD(1, 1)])
+@pytest.mark.parametrize(
+    'scheme', [gz.TopK(0.3), gz.TwoShot(gz.QSGD(7)), gz.PowerSGD(1, min_rate=1)]
+)
 def test_it_trains_as_the_simulator_does(scheme):
     state, step = quiet(PARAMS, chain(scheme), mesh_of(4))
     values = []

@@ -85,7 +85,7 @@ def test_constants_are_those_of_the_papers(compressor, request):
 
 @pytest.mark.parametrize('compressor', CASES)
 def test_the_form_for_memories_contracts(compressor):
-    compressor = compressor.contractive()
+    compressor = compressor.contractive(jax.ShapeDtypeStruct((100,), jnp.float32))
     delta = compressor.delta(jax.ShapeDtypeStruct((100,), jnp.float32))
     assert 0 < delta <= 1
     for name, x in HARD.items():

@@ -69,7 +69,7 @@ def test_nothing_is_lost_and_the_memory_is_bounded(reducer):
         return
     compressor = reducer.compressor
     like = jax.ShapeDtypeStruct(SIZE, jnp.float32)
-    rate = np.sqrt(1 - compressor.contractive().delta(like))
+    rate = np.sqrt(1 - compressor.contractive(like).delta(like))
     bound = rate / (1 - rate) * out['gradient norms'].max() if rate < 1 else np.inf
     worst = np.sqrt((errors**2).mean()) if compressor.random else errors.max()
     assert worst <= bound * (1 + 1e-5) + 1e-4

@@ -18,14 +18,14 @@ from experiments.plan.calibrate import _line
 from experiments.plan.model import GLOO, RING, Cost, Host, crossover, host_from
 from experiments.plan.offline import Offline
 from experiments.plan.report import Place, advice, ranked
-from gradzip._reducers.stages import Stages
+from gradzip._reducers.schedule import Schedule
 from gradzip._traffic import Collective
 from tests.mappers import AXIS
 from tests.zoo import REDUCERS
 
 # Where nothing is drawn. TwoShot is left out: the first worker only knows the average of its own
 # chunk, and takes the others' to be like it. The cost is theirs, not the numbers.
-STILL = ('gather topk', 'gather scaled sign', 'gather dct', 'sum identity', 'powersgd', 'stages')
+STILL = ('gather topk', 'gather scaled sign', 'gather dct', 'sum identity', 'powersgd', 'schedule')
 WORKERS = 3
 
 
@@ -37,7 +37,7 @@ def test_off_the_network_a_worker_does_what_it_does_on_it(name):
     tx = optax.chain(gz.error_feedback(REDUCERS[name], AXIS, key=0), optax.sgd(0.1))
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda p: jnp.float32(rng.normal(size=(WORKERS, *p.shape))), params)
-    if isinstance(REDUCERS[name], gz.PowerSGD | Stages):  # what they send depends on the others
+    if isinstance(REDUCERS[name], gz.PowerSGD | Schedule):  # what they send depends on the others
         grads = jax.tree.map(lambda g: jnp.broadcast_to(g[:1], g.shape), grads)
 
     def step(params, state, grads):

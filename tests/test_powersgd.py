@@ -72,7 +72,7 @@ def test_kernels_are_split_where_they_send_least():
 
 @pytest.mark.parametrize(('min_rate', 'size'), [(1, 4 * 2 * 30), (4, 4 * 200)])
 def test_leaves_that_shrink_too_little_are_exact(min_rate, size):
-    assert gz.payload_bytes(gz.PowerSGD(2, min_rate), jnp.zeros((20, 10))) == size
+    assert gz.payload_bytes(gz.PowerSGD(2, min_rate=min_rate), jnp.zeros((20, 10))) == size
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])

@@ -102,7 +102,10 @@ def test_what_counts_as_large(name, x, expected):
     """Three places for four entries: ties by index, zeros never, NaN first."""
     if name == 'energy' and np.inf in x and np.nan not in x:
         expected = x  # not finite: all there is room for
-    compressor = {'threshold': gz.Threshold(0.9, 0.75), 'energy': gz.Energy(0.7, 0.75)}[name]
+    compressor = {
+        'threshold': gz.Threshold(0.9, capacity=0.75),
+        'energy': gz.Energy(0.7, capacity=0.75),
+    }[name]
     payload = compressor.encode(jnp.array(x), jax.random.key(0))
     assert payload.count == np.count_nonzero(np.array(expected))
     got = compressor.decode(payload, like_of(jnp.array(x)), jax.random.key(0))
@@ -129,7 +132,9 @@ def test_dct_hands_on_what_the_inner_one_states():
         assert (scheme.linear, scheme.random) == (inner.linear, inner.random)
 
 
-@pytest.mark.parametrize('c', [gz.TopK(0.3), gz.ScaledSign(), gz.Energy(0.5, 0.4)], ids=repr)
+@pytest.mark.parametrize(
+    'c', [gz.TopK(0.3), gz.ScaledSign(), gz.Energy(0.5, capacity=0.4)], ids=repr
+)
 def test_induced(c):
     """C(v) + Q(v - C(v)), with the draws that Q makes for itself."""
     x, key = np.random.default_rng(0).normal(size=20).astype(np.float32), jax.random.key(3)
@@ -137,7 +142,7 @@ def test_induced(c):
     rest = decoded(gz.QSGD(3), x - kept, jax.random.fold_in(key, 1))
     scheme = gz.Induced(c, gz.QSGD(3))
     np.testing.assert_allclose(decoded(scheme, x, key), kept + rest, atol=1e-6)
-    half = decoded(scheme.contractive(), x, key)  # the same, scaled
+    half = decoded(scheme.contractive(x), x, key)  # the same, scaled
     assert np.linalg.norm(x - half) <= np.linalg.norm(x - kept - rest) * (1 + 1e-6)
 
 
@@ -266,7 +271,7 @@ def test_one_bit(size, block):
     length = block or size
     pieces = [x[i : i + length] for i in range(0, size, length)]
     expected = np.concatenate([reference.one_bit(p) for p in pieces])
-    got = decoded(gz.OneBit(block), x, jax.random.key(0))
+    got = decoded(gz.OneBit(block=block), x, jax.random.key(0))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 

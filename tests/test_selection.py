@@ -309,7 +309,11 @@ def test_threshold_and_energy_of_large_leaves(name):
     x = INPUTS[name](np.random.default_rng(0), 200_001)
     with np.errstate(invalid='ignore'):  # signalling NaN
         energy = np.square(x.astype(np.float64)).sum()
-    for compressor in (gz.Threshold(0.3, 0.02), gz.Energy(0.2, 0.02), gz.Energy(1.0, 1.0)):
+    for compressor in (
+        gz.Threshold(0.3, capacity=0.02),
+        gz.Energy(0.2, capacity=0.02),
+        gz.Energy(1.0, capacity=1.0),
+    ):
         payload = jax.jit(compressor.encode)(x, jax.random.key(0))
         like = jax.ShapeDtypeStruct(x.shape, x.dtype)
         sent = np.asarray(compressor.decode(payload, like, jax.random.key(0)))

@@ -131,7 +131,7 @@ REDUCERS: dict[str, gz.Reducer] = {
     **{f'sum {name}': gz.Sum(c) for name, c in COMPRESSORS.items() if c.linear},
     'powersgd': gz.PowerSGD(2, min_rate=1),
     'two shot qsgd': gz.TwoShot(gz.QSGD(7)),
-    'stages': gz.stages((gz.Identity(), 3), (gz.PowerSGD(2, min_rate=1), 4), gz.TopK(0.2)),
+    'schedule': gz.Schedule((gz.Identity(), gz.PowerSGD(2, min_rate=1), gz.TopK(0.2)), (3, 7)),
     'two shot topk, sign': gz.TwoShot(gz.TopK(0.5), gz.ScaledSign()),
 }
 

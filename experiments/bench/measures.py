@@ -37,7 +37,7 @@ def accuracy(compressor: gz.Compressor) -> Accuracy:
     """Measured beside declared."""
     like = jax.ShapeDtypeStruct((LENGTH,), jnp.float32)
     x = jax.random.normal(jax.random.key(1), like.shape, like.dtype)
-    under_memory = compressor.contractive()
+    under_memory = compressor.contractive(x)
     omega = compressor.omega(like)
     return Accuracy(
         message_bits(compressor, like) / LENGTH,
@@ -80,7 +80,7 @@ def cases(compressor: gz.Compressor, size: int) -> dict[str, Case]:
     """Encoding alone; decoding onto an array; encoding with what is lost left; a whole step."""
     g, key = gradient(size), jax.random.key(KEY)
     like = jax.ShapeDtypeStruct(g.shape, g.dtype)
-    under_memory = compressor.contractive()
+    under_memory = compressor.contractive(like)
     payload = jax.jit(under_memory.encode)(g, key)
 
     def encode(e: jax.Array, g: jax.Array) -> tuple:

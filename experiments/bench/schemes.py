@@ -47,7 +47,7 @@ SWEEPS: dict[str, tuple[str, list[gz.Compressor]]] = {
     'TopK >> QSGD(7)': ('both', [gz.TopK(share) >> gz.QSGD(7) for share in SHARES]),
     'TopK >> ScaledSign': ('both', [gz.TopK(share) >> gz.ScaledSign() for share in SHARES]),
     'QSGD': ('rounded', [gz.QSGD(levels) for levels in (1, 3, 7, 127)]),
-    'Int, nearest': ('rounded', [gz.Int(b, 64, rounding='nearest') for b in (2, 4, 8)]),
+    'Int, nearest': ('rounded', [gz.Int(b, block=64, rounding='nearest') for b in (2, 4, 8)]),
     'ScaledSign': ('rounded', [gz.ScaledSign()]),
     'OneBit': ('rounded', [gz.OneBit()]),
     'Natural': ('rounded', [gz.Natural()]),

@@ -78,7 +78,7 @@ class Row:
     @property
     def shift(self) -> int:
         """Iterations at the start in which nothing has arrived: a constant delay's."""
-        return self.delay.bound if self.delay.cold else 0
+        return self.delay.bound if self.delay.starts_from_zero else 0
 
     @property
     def random(self) -> bool:

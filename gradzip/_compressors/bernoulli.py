@@ -29,7 +29,8 @@ class Bernoulli(Compressor):
     keys.
 
     Args:
-      probability: of keeping an entry, in (0, 1].
+      fraction: p, the probability of keeping an entry and so the expected share of the entries
+        that are kept, in (0, 1].
 
     Payload: `values` of the kept entries in order, no indices (the key tells them). Shapes are
       static, so there is room for the p n + O(sqrt(n)) entries that a draw exceeds with probability
@@ -38,8 +39,8 @@ class Bernoulli(Compressor):
     Guarantee: unbiased with omega = 1 / p - 1 (up to that 1e-9). Linear for one key.
 
     Raises:
-      ValueError: probability outside (0, 1].
-      TypeError: probability is not a number.
+      ValueError: fraction outside (0, 1].
+      TypeError: fraction is not a number.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -49,26 +50,26 @@ class Bernoulli(Compressor):
     Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, the gradient sparsifier.
     """
 
-    probability: float
+    fraction: float
     linear: ClassVar[bool] = True
     random: ClassVar[bool] = True
     sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        checks.share('Bernoulli', 'probability', self.probability)
+        checks.unit_interval('Bernoulli', 'fraction', self.fraction)
 
     def _positions(self, size: int, key: Key) -> Array:
         """The kept positions in order; `size`, which is out of bounds, where there are no more."""
         rounded_up = -(-size // WORD_BITS) * WORD_BITS
-        mask = noise.uniform(key, (rounded_up,), jnp.float32) < self.probability
+        mask = noise.uniform(key, (rounded_up,), jnp.float32) < self.fraction
         mask &= lax.iota(jnp.int32, rounded_up) < size
-        indices, valid = first_set(pack(mask, 1), capacity(size, self.probability))
+        indices, valid = first_set(pack(mask, 1), capacity(size, self.fraction))
         return jnp.where(valid, indices, size)
 
     def encode(self, x: Array, key: Key) -> Entries:
         flat = x.ravel()
         values = flat.at[self._positions(flat.size, key)].get(mode='fill', fill_value=0)
-        return Entries(values / self.probability)
+        return Entries(values / self.fraction)
 
     def decode(self, payload: Entries, like: Like, key: Key) -> Array:
         flat = jnp.zeros(like.size, like.dtype)
@@ -77,7 +78,7 @@ class Bernoulli(Compressor):
 
     def omega(self, like: Like) -> float:
         del like
-        return 1 / self.probability - 1
+        return 1 / self.fraction - 1
 
 
 def first_set(words: Array, count: int) -> tuple[Array, Array]:

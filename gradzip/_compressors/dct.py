@@ -9,12 +9,13 @@ import numpy as np
 from jax import lax
 
 from gradzip import _checks as checks
-from gradzip._base import Array, Compressor, Key, Like, Payload, check_compressor, like_of, widest
+from gradzip._base import Array, Key, Like, Payload, like_of, widest
+from gradzip._compose import Wrapper
 
 
 @dataclasses.dataclass(frozen=True)
-class DCT(Compressor):
-    """Applies the orthonormal DCT-II to every block of the flat array, and `inner` to the result.
+class DCT(Wrapper):
+    """Applies the orthonormal DCT-II to every block of the flat array, then `compressor`.
 
     Coefficient j of a block of b entries is y_j = s_j sum_i x_i cos(pi (2 i + 1) j / 2 b), with
     s_0 = sqrt(1 / b) and sqrt(2 / b) for the others. A last, shorter block has a transform of its
@@ -22,18 +23,18 @@ class DCT(Compressor):
     keeps the k strongest frequencies of every block.
 
     Args:
-      inner: a compressor, of the flat coefficients in at least float32.
+      compressor: a compressor of the flat coefficients in at least float32.
       block: entries that are transformed together, 1 to 4096.
 
-    Payload: the inner compressor's.
+    Payload: the wrapped compressor's.
 
-    Guarantee: the inner compressor's delta and omega, because an orthonormal transform changes no
+    Guarantee: the wrapped compressor's delta and omega, because an orthonormal transform changes no
       distance: |x - D'C(Dx)| = |Dx - C(Dx)|. Up to rounding. One NaN or infinity spreads over its
       block.
 
     Raises:
       ValueError: block out of range.
-      TypeError: inner is not a Compressor, or block not an integer.
+      TypeError: compressor is not a Compressor, or block not an integer.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -45,57 +46,35 @@ class DCT(Compressor):
       where a leaf is a matrix; here they are of the flat array.
     """
 
-    inner: Compressor
     block: int
 
     def __post_init__(self) -> None:
-        check_compressor('DCT', 'inner', self.inner)
+        super().__post_init__()
         checks.integer('DCT', 'block', self.block, 1, 4096)
 
-    @property
-    def linear(self) -> bool:
-        return self.inner.linear
-
-    @property
-    def random(self) -> bool:
-        return self.inner.random
+    def inner_like(self, like: Like) -> Like:
+        return Like((like.size,), widest(jnp.float32, like.dtype))
 
     def encode(self, x: Array, key: Key) -> Payload:
-        return self.inner.encode(self._transform(x, inverse=False), key)
+        return self.compressor.encode(self._transform(x, inverse=False), key)
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
-        return self._back(self.inner.decode(payload, _coefficients(like), key), like)
+        return self._back(self.compressor.decode(payload, self.inner_like(like), key), like)
 
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
-        return self._back(self.inner.decode_mean(payloads, _coefficients(like), keys), like)
-
-    def delta(self, like: Like) -> float | None:
-        return self.inner.delta(_coefficients(like))
-
-    def omega(self, like: Like) -> float | None:
-        return self.inner.omega(_coefficients(like))
-
-    def scaled(self, payload: Payload, factor: Array | float) -> Payload:
-        return self.inner.scaled(payload, factor)
-
-    def contractive(self) -> Compressor:
-        return DCT(self.inner.contractive(), self.block)
+        return self._back(self.compressor.decode_mean(payloads, self.inner_like(like), keys), like)
 
     def _back(self, coefficients: Array, like: Like) -> Array:
         return self._transform(coefficients, inverse=True).reshape(like.shape).astype(like.dtype)
 
     def _transform(self, x: Array, *, inverse: bool) -> Array:
         """D x or D' x, block by block: f[n]."""
-        flat = x.ravel().astype(_coefficients(like_of(x)).dtype)
+        flat = x.ravel().astype(self.inner_like(like_of(x)).dtype)
         whole = flat.size // self.block * self.block
         head = _rotated(flat[:whole].reshape(-1, self.block), inverse).ravel()
         if whole == flat.size:
             return head
         return jnp.concatenate([head, _rotated(flat[whole:].reshape(1, -1), inverse).ravel()])
-
-
-def _coefficients(like: Like) -> Like:
-    return Like((like.size,), widest(jnp.float32, like.dtype))
 
 
 def _rotated(rows: Array, inverse: bool) -> Array:

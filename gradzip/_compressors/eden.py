@@ -55,6 +55,7 @@ class EDEN(Compressor):
     """
 
     bits: int
+    _: dataclasses.KW_ONLY
     scale: Literal['unbiased', 'nearest'] = 'unbiased'
     random: ClassVar[bool] = True
 
@@ -90,7 +91,8 @@ class EDEN(Compressor):
         low, high = values[0], values[-1]
         return 4 * low * high / (low + high) ** 2 / block_for(like.size)
 
-    def contractive(self) -> EDEN:
+    def contractive(self, like: Like) -> EDEN:
+        del like
         return dataclasses.replace(self, scale='nearest')
 
     def scaled(self, payload: Quantized, factor: Array | float) -> Quantized:

@@ -1,4 +1,4 @@
-"""As few entries as hold a share of the energy: the dynamic sparsifier."""
+"""The fewest entries that hold a given fraction of the energy (dynamic sparsification)."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ MARGIN = 1 + 1e-6  # of rounded sums; that of 10 million float32 squares was off
 
 @dataclasses.dataclass(frozen=True)
 class Energy(Indexed):
-    """Keeps the fewest entries, the largest first, that hold a share of |v|^2.
+    """Keeps the fewest entries, the largest first, that hold a given fraction of |v|^2.
 
-    Few where a gradient is concentrated, many where it is flat: the contraction is chosen, and the
-    count follows. The size of a payload cannot: there is room for K = ceil(capacity * n). Where
-    more are needed, the K largest are kept and the rest is lost, so a memory keeps it. The bytes on
-    the wire are those of the room; `count` says how many entries were worth sending.
+    These are few where the gradient is concentrated and many where it is flat. The size of a
+    payload is static, so it has room for K = ceil(capacity * n) entries. Where more are needed, the
+    K largest are kept and the others are lost, so that a memory keeps them. The bytes on the wire
+    are always those of the K entries; `count` says how many of them are used.
 
     Args:
-      share: of the energy that is kept, in (0, 1].
+      fraction: the share of the energy that is kept, in (0, 1].
       capacity: share of entries there is room for, in (0, 1]; one at least. The largest tenth of
         Gaussian entries holds 44 % of their energy.
 
     Payload: `values` of the entries and zeros behind them, packed `indices` and the `count`; K (4 +
       0.66) bytes for float32 at the default capacity of a tenth.
 
-    Guarantee: contractive with delta = min(share, K / n): by its definition if the entries fit, and
-      as TopK if not. A millionth more than the share is kept, so that the rounding of sums cannot
-      undercut it; a share of 1 keeps all that is not zero. Ties by the lower index; zeros are not
-      kept. If an entry is not finite, the K largest are kept, NaN first. Biased: use it under
-      `error_feedback` or `ef21`.
+    Guarantee: contractive with delta = min(fraction, K / n), by definition if the entries fit, and
+      as for TopK if they do not. A millionth more than the fraction is kept, so that the rounding
+      of sums cannot undercut it; a fraction of 1 keeps all entries that are not zero. Ties are
+      broken by the lower index, and zeros are not kept. If an entry is not finite, the K largest
+      are kept, NaN first. It is biased: use it under `error_feedback` or `ef21`.
 
     Raises:
-      ValueError: share or capacity outside (0, 1]; at trace time, an array of 2**31 entries or
+      ValueError: fraction or capacity outside (0, 1]; at trace time, an array of 2**31 entries or
         more.
-      TypeError: share or capacity is not a number.
+      TypeError: fraction or capacity is not a number.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -57,12 +57,13 @@ class Energy(Indexed):
       arXiv 2003.06377; the constant is its definition.
     """
 
-    share: float
+    fraction: float
+    _: dataclasses.KW_ONLY
     capacity: float = 0.1
 
     def __post_init__(self) -> None:
-        checks.share('Energy', 'share', self.share)
-        checks.share('Energy', 'capacity', self.capacity)
+        checks.unit_interval('Energy', 'fraction', self.fraction)
+        checks.unit_interval('Energy', 'capacity', self.capacity)
 
     def encode(self, x: Array, key: Key) -> Counted:
         del key
@@ -72,7 +73,7 @@ class Energy(Indexed):
         # In units of the largest entry, which is among the K largest, squares cannot overflow.
         largest = jnp.max(jnp.abs(values), initial=0)
         unit = jnp.where(largest == 0, 1, largest)
-        needed = (self.share * MARGIN) * jnp.sum(_squares(flat, unit))
+        needed = (self.fraction * MARGIN) * jnp.sum(_squares(flat, unit))
         chosen = _fewest(magnitude(values), _squares(values, unit), needed)
         return counted.keep(chosen, values, indices, x.size)
 
@@ -82,7 +83,7 @@ class Energy(Indexed):
     def delta(self, like: Like) -> float:
         if not like.size:
             return 1.0
-        return min(self.share, kept(self.capacity, like.size) / like.size)
+        return min(self.fraction, kept(self.capacity, like.size) / like.size)
 
 
 def _squares(x: Array, unit: Array) -> Array:

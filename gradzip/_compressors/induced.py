@@ -6,9 +6,9 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gradzip._base import (
-    LARGE_LEAF,
     Array,
     Compressor,
     Key,
@@ -16,6 +16,8 @@ from gradzip._base import (
     Payload,
     check_compressor,
 )
+
+ONE_ENTRY = Like((1,), jnp.float32)  # a leaf for which every constant can be stated
 
 
 class Twofold(NamedTuple):
@@ -27,22 +29,22 @@ class Twofold(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Induced(Compressor):
-    """Sends C(v) and Q(v - C(v)): the strong entries as they are, the rest without bias.
+    """Sends C(v) and Q(v - C(v)): the large entries exactly, and the rest without bias.
 
-    It goes where theory needs unbiasedness, and its noise is only that of the rest.
+    It serves where the theory needs an unbiased compressor, and only the rest is noisy.
 
     Args:
-      c: C, a contractive compressor: one that states delta.
-      q: Q, an unbiased compressor: one that states omega.
+      first: C, a contractive compressor: one that states delta.
+      second: Q, an unbiased compressor: one that states omega.
 
-    Payload: both payloads, `kept` and `rest`.
+    Payload: the payloads of both, `kept` and `rest`.
 
-    Guarantee: unbiased with omega = omega_Q (1 - delta_C): given C(v), Q is unbiased with
+    Guarantee: unbiased with omega = omega_Q (1 - delta_C). Given C(v), Q is unbiased with
       E|Q(v - C(v)) - (v - C(v))|^2 <= omega_Q |v - C(v)|^2, and |v - C(v)|^2 is at most
-      (1 - delta_C) |v|^2.
+      (1 - delta_C) |v|^2. For a leaf for which `first` states no delta, omega is None.
 
     Raises:
-      TypeError: c states no delta, or q no omega; either is not a Compressor.
+      TypeError: first states no delta, or second no omega; either is not a Compressor.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -57,50 +59,54 @@ class Induced(Compressor):
     Reference: Horvath, Richtarik, arXiv 2006.11077, the induced compressor.
     """
 
-    c: Compressor
-    q: Compressor
+    first: Compressor
+    second: Compressor
 
     def __post_init__(self) -> None:
-        check_compressor('Induced', 'c', self.c)
-        check_compressor('Induced', 'q', self.q)
-        if self.c.delta(LARGE_LEAF) is None:
+        check_compressor('Induced', 'first', self.first)
+        check_compressor('Induced', 'second', self.second)
+        if self.first.delta(ONE_ENTRY) is None:
             raise TypeError(
-                f'Induced(c=...) must state delta, as TopK does; got {self.c!r}. An unbiased one '
-                'needs no second message.'
+                f'Induced(first=...) must state delta, as TopK does; got {self.first!r}. An '
+                'unbiased compressor needs no second message.'
             )
-        if self.q.omega(LARGE_LEAF) is None:
-            raise TypeError(f'Induced(q=...) must state omega, as QSGD does; got {self.q!r}.')
+        if self.second.omega(ONE_ENTRY) is None:
+            raise TypeError(
+                f'Induced(second=...) must state omega, as QSGD does; got {self.second!r}.'
+            )
 
     @property
     def random(self) -> bool:
-        return self.c.random or self.q.random
+        return self.first.random or self.second.random
 
     def encode(self, x: Array, key: Key) -> Twofold:
         first, second = _keys(key)
-        kept = self.c.encode(x, first)
-        return Twofold(kept, self.q.encode(self.c.remainder(x, kept, first), second))
+        kept = self.first.encode(x, first)
+        return Twofold(kept, self.second.encode(self.first.remainder(x, kept, first), second))
 
     def decode(self, payload: Twofold, like: Like, key: Key) -> Array:
         first, second = _keys(key)
-        return self.c.decode(payload.kept, like, first) + self.q.decode(payload.rest, like, second)
+        kept = self.first.decode(payload.kept, like, first)
+        return kept + self.second.decode(payload.rest, like, second)
 
     def decode_mean(self, payloads: Twofold, like: Like, keys: Key) -> Array:
         first, second = jax.vmap(_keys)(keys)
-        kept = self.c.decode_mean(payloads.kept, like, first)
-        return kept + self.q.decode_mean(payloads.rest, like, second)
+        kept = self.first.decode_mean(payloads.kept, like, first)
+        return kept + self.second.decode_mean(payloads.rest, like, second)
 
     def remainder(self, x: Array, payload: Twofold, key: Key) -> Array:
         first, second = _keys(key)
-        return self.q.remainder(self.c.remainder(x, payload.kept, first), payload.rest, second)
+        rest = self.first.remainder(x, payload.kept, first)
+        return self.second.remainder(rest, payload.rest, second)
 
-    def omega(self, like: Like) -> float:
-        omega, delta = self.q.omega(like), self.c.delta(like)
-        assert omega is not None  # stated for one leaf, stated for all
-        assert delta is not None
-        return omega * (1 - delta)
+    def omega(self, like: Like) -> float | None:
+        """None where one of the two states no constant for this leaf."""
+        omega, delta = self.second.omega(like), self.first.delta(like)
+        return None if omega is None or delta is None else omega * (1 - delta)
 
     def scaled(self, payload: Twofold, factor: Array | float) -> Twofold:
-        return Twofold(self.c.scaled(payload.kept, factor), self.q.scaled(payload.rest, factor))
+        kept = self.first.scaled(payload.kept, factor)
+        return Twofold(kept, self.second.scaled(payload.rest, factor))
 
 
 def _keys(key: Key) -> tuple[Key, Key]:

@@ -43,6 +43,7 @@ class Int(Compressor):
     """
 
     bits: int
+    _: dataclasses.KW_ONLY
     block: int = 64
     rounding: Literal['stochastic', 'nearest'] = 'stochastic'
 
@@ -76,7 +77,7 @@ class Int(Compressor):
         del key
         return dequantize(payload, like, blocks.block_of(like.size, self.block), self._levels)
 
-    def fitted(self, x: Array, payload: Quantized, key: Key) -> Quantized:
+    def least_squares_rescaled(self, x: Array, payload: Quantized, key: Key) -> Quantized:
         del key
         return fit(x, payload, blocks.block_of(x.size, self.block), self._levels)
 

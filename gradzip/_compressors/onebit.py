@@ -53,6 +53,7 @@ class OneBit(Compressor):
     Reference: Seide et al., Interspeech 2014, section 3.
     """
 
+    _: dataclasses.KW_ONLY
     block: int | None = None
 
     def __post_init__(self) -> None:

@@ -57,6 +57,7 @@ class QSGD(Compressor):
     """
 
     levels: int
+    _: dataclasses.KW_ONLY
     block: int | None = 256
     norm: Literal['max', 'l2'] = 'max'
     random: ClassVar[bool] = True
@@ -82,7 +83,7 @@ class QSGD(Compressor):
         del key
         return dequantize(payload, like, blocks.block_of(like.size, self.block), self.levels)
 
-    def fitted(self, x: Array, payload: Quantized, key: Key) -> Quantized:
+    def least_squares_rescaled(self, x: Array, payload: Quantized, key: Key) -> Quantized:
         del key
         return fit(x, payload, blocks.block_of(x.size, self.block), self.levels)
 

@@ -49,7 +49,7 @@ class RandBlock(Compressor):
     sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        checks.share('RandBlock', 'fraction', self.fraction)
+        checks.unit_interval('RandBlock', 'fraction', self.fraction)
 
     def _blocks(self, size: int) -> tuple[int, int]:
         """How many blocks of which length."""

@@ -51,7 +51,7 @@ class RandK(Compressor):
     sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        checks.share('RandK', 'fraction', self.fraction)
+        checks.unit_interval('RandK', 'fraction', self.fraction)
 
     def _positions(self, size: int, key: Key) -> Array:
         return noise.positions(key, size, kept(self.fraction, size))

@@ -11,34 +11,35 @@ import numpy as np
 from jax import lax
 
 from gradzip import _noise as noise
-from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
+from gradzip._base import Array, Key, Like, Payload, like_of
 from gradzip._blocks import WORD_BITS
+from gradzip._compose import Wrapper
 from gradzip._packing import unpack
 
 BLOCK = 1 << 14  # entries that are rotated together: two products with matrices of 128 x 128
 SMALL_BLOCK = 128  # blocks are shorter where that saves padding, but not shorter than this
-SIGNS = 1 << 31  # where in a key's stream the signs are; inner compressors draw from its beginning
+SIGNS = 1 << 31  # offset of the signs in a key's stream; the compressor draws from its beginning
 
 
 @dataclasses.dataclass(frozen=True)
-class Rotated(Compressor):
+class Rotated(Wrapper):
     """C'(v) = R^T C(R v), with R a Hadamard matrix after random signs.
 
     A rotated block looks Gaussian, whatever the leaf: no entry is far larger than the others, which
     is what a quantizer with one scale needs.
 
     Args:
-      inner: any compressor; it sees a flat array, padded with zeros to whole blocks of 2^14
+      compressor: any compressor; it sees a flat array, padded with zeros to whole blocks of 2^14
         entries, or of fewer where the padding would exceed a sixteenth of the leaf.
 
-    Payload: the inner compressor's, of the padded array. The signs come from the key.
+    Payload: the wrapped compressor's, of the padded array. The signs come from the key.
 
-    Guarantee: the inner compressor's for an array of the padded size: R is orthogonal, and what is
-      decoded into the padding only adds to the error. An entry that is not finite makes its whole
-      block not finite; so does a sum of 2^14 of magnitude 1e36.
+    Guarantee: that of the wrapped compressor for an array of the padded size, because R is
+      orthogonal and dropping the padding only reduces the error. An entry that is not finite makes
+      its whole block not finite; so does a block whose sum overflows.
 
     Raises:
-      TypeError: inner is not a Compressor.
+      TypeError: compressor is not a Compressor.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -49,34 +50,16 @@ class Rotated(Compressor):
     Reference: Suresh et al., arXiv 1611.00429, section 3.
     """
 
-    inner: Compressor
-    random: ClassVar[bool] = True
+    random: ClassVar[bool] = True  # the signs
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.inner, Compressor):
-            raise TypeError(f'Rotated(inner=...) must be a Compressor; got {self.inner!r}.')
-
-    @property
-    def linear(self) -> bool:
-        return self.inner.linear
+    def inner_like(self, like: Like) -> Like:
+        return rotated_like(like)
 
     def encode(self, x: Array, key: Key) -> Payload:
-        return self.inner.encode(rotate(x, key), key)
+        return self.compressor.encode(rotate(x, key), key)
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
-        return rotate_back(self.inner.decode(payload, rotated_like(like), key), like, key)
-
-    def fitted(self, x: Array, payload: Payload, key: Key) -> Payload:
-        return self.inner.fitted(rotate(x, key), payload, key)
-
-    def delta(self, like: Like) -> float | None:
-        return self.inner.delta(rotated_like(like))
-
-    def omega(self, like: Like) -> float | None:
-        return self.inner.omega(rotated_like(like))
-
-    def scaled(self, payload: Payload, factor: Array | float) -> Payload:
-        return self.inner.scaled(payload, factor)
+        return rotate_back(self.compressor.decode(payload, rotated_like(like), key), like, key)
 
 
 def block_for(size: int) -> int:

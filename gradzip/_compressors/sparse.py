@@ -33,7 +33,7 @@ class Indexed(Compressor):
     """Keeps entries, `values`, at places that its payload tells: no algorithm, only that form."""
 
     sparse: ClassVar[bool] = True
-    in_place: ClassVar[bool] = True
+    selects: ClassVar[bool] = True
 
     @abc.abstractmethod
     def indices_of(self, payload: Payload, like: Like) -> Array:

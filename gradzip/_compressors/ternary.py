@@ -53,8 +53,8 @@ class Ternary(Compressor):
     def decode(self, payload: Quantized, like: Like, key: Key) -> Array:
         return self._one_level.decode(payload, like, key)
 
-    def fitted(self, x: Array, payload: Quantized, key: Key) -> Quantized:
-        return self._one_level.fitted(x, payload, key)
+    def least_squares_rescaled(self, x: Array, payload: Quantized, key: Key) -> Quantized:
+        return self._one_level.least_squares_rescaled(x, payload, key)
 
     def omega(self, like: Like) -> float:
         excess = math.sqrt(max(like.size, 1)) - 1

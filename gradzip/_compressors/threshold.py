@@ -55,11 +55,12 @@ class Threshold(Indexed):
     """
 
     relative: float
+    _: dataclasses.KW_ONLY
     capacity: float = 0.1
 
     def __post_init__(self) -> None:
-        checks.share('Threshold', 'relative', self.relative)
-        checks.share('Threshold', 'capacity', self.capacity)
+        checks.unit_interval('Threshold', 'relative', self.relative)
+        checks.unit_interval('Threshold', 'capacity', self.capacity)
 
     def encode(self, x: Array, key: Key) -> Counted:
         del key

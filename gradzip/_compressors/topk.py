@@ -43,10 +43,11 @@ class TopK(Indexed):
     """
 
     fraction: float
-    indices: Form = dataclasses.field(default='packed', kw_only=True)
+    _: dataclasses.KW_ONLY
+    indices: Form = 'packed'
 
     def __post_init__(self) -> None:
-        checks.share('TopK', 'fraction', self.fraction)
+        checks.unit_interval('TopK', 'fraction', self.fraction)
         sparse.check_form('TopK', self.indices)
 
     def encode(self, x: Array, key: Key) -> Sparse:

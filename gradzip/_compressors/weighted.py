@@ -58,7 +58,7 @@ class WeightedBernoulli(Indexed):
     random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        checks.share('WeightedBernoulli', 'fraction', self.fraction)
+        checks.unit_interval('WeightedBernoulli', 'fraction', self.fraction)
 
     def encode(self, x: Array, key: Key) -> Counted:
         sparse.check_size(self, x)

@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 import optax
 
-from gradzip import _axes as axes, _leaves as leaves, metrics as metrics_lib
+from gradzip import (
+    _axes as axes,
+    _leaves as leaves,
+    _validation as validation,
+    metrics as metrics_lib,
+)
 from gradzip._base import AxisName, KeyLike, PyTree, Scheme, State
 from gradzip._leaves import ExchangeState
 
@@ -53,7 +58,7 @@ def compress(
 
     Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573.
     """
-    leaves.check_scheme('compress', scheme, axis_name, key)
+    validation.check_scheme('compress', scheme, axis_name, key)
     metrics_lib.check(metrics)
 
     def init(params: PyTree) -> CompressState:
@@ -65,7 +70,7 @@ def compress(
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, CompressState]:
-        leaves.check_updates(updates, updates if params is None else params)
+        validation.check_updates(updates, updates if params is None else params)
         axes.check_local(updates, axis_name)
         target = leaves.in_memory_dtype(updates)
         mean, sent, _, exchange = leaves.exchange(

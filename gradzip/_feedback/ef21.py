@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 import optax
 
-from gradzip import _axes as axes, _leaves as leaves, metrics as metrics_lib
+from gradzip import (
+    _axes as axes,
+    _leaves as leaves,
+    _validation as validation,
+    metrics as metrics_lib,
+)
 from gradzip._base import AxisName, KeyLike, PyTree, Scheme, State
 from gradzip._leaves import ExchangeState
 
@@ -63,13 +68,13 @@ def ef21(
 
     Reference: Richtarik, Sokolov, Fatkhullin, arXiv 2106.05203, algorithm 2.
     """
-    leaves.check_scheme('ef21', scheme, axis_name, key)
+    validation.check_scheme('ef21', scheme, axis_name, key)
     metrics_lib.check(metrics)
 
     def init(params: PyTree) -> EF21State:
         return EF21State(
             exchange=leaves.init(scheme, params, key, memory=True),
-            estimate=axes.to_rows(leaves.zeros_in_memory(params), axis_name),
+            estimate=axes.wrap_local(leaves.zeros_in_memory(params), axis_name),
             mean=leaves.zeros_in_memory(params),
             metrics=metrics_lib.init(metrics, params),
         )
@@ -78,8 +83,8 @@ def ef21(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, EF21State]:
         del params
-        estimate = axes.my_row(state.estimate, axis_name)
-        leaves.check_updates(updates, estimate)
+        estimate = axes.unwrap_local(state.estimate, axis_name)
+        validation.check_updates(updates, estimate)
         axes.check_local(updates, axis_name, memory=estimate)
         target = optax.tree.sub(leaves.cast_like(updates, estimate), estimate)
         news, sent, _, exchange = leaves.exchange(
@@ -87,7 +92,7 @@ def ef21(
         )
         mean = optax.tree.add(state.mean, news)
         measured = metrics_lib.measure(metrics, target, sent, news, axis_name)
-        estimate = axes.to_rows(optax.tree.add(estimate, sent), axis_name)
+        estimate = axes.wrap_local(optax.tree.add(estimate, sent), axis_name)
         return leaves.cast_like(mean, updates), EF21State(exchange, estimate, mean, measured)
 
     return optax.GradientTransformation(init, update)

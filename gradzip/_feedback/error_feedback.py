@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import _axes as axes, _checks as checks, _leaves as leaves, metrics as metrics_lib
-from gradzip._base import AxisName, KeyLike, PyTree, Scheme, State, widest
+from gradzip import (
+    _axes as axes,
+    _checks as checks,
+    _leaves as leaves,
+    _validation as validation,
+    metrics as metrics_lib,
+)
+from gradzip._base import AxisName, KeyLike, PyTree, Scheme, State
 from gradzip._leaves import ExchangeState
 
 
@@ -67,8 +72,8 @@ def error_feedback(
     Reference: Seide et al., Interspeech 2014; Stich, Cordonnier, Jaggi, arXiv 1809.07599, algorithm
       1; Karimireddy et al., arXiv 1901.09847, algorithm 2.
     """
-    leaves.check_scheme('error_feedback', scheme, axis_name, key)
-    checks.share('error_feedback', 'decay', decay)
+    validation.check_scheme('error_feedback', scheme, axis_name, key)
+    checks.unit_interval('error_feedback', 'decay', decay)
     metrics_lib.check(metrics)
     if memory_dtype is not None and not jnp.issubdtype(memory_dtype, jnp.floating):
         raise TypeError(f'memory_dtype must be a floating-point dtype; got {memory_dtype!r}.')
@@ -76,7 +81,7 @@ def error_feedback(
     def init(params: PyTree) -> ErrorFeedbackState:
         return ErrorFeedbackState(
             exchange=leaves.init(scheme, params, key, memory=True),
-            error=axes.to_rows(leaves.zeros_in_memory(params, memory_dtype), axis_name),
+            error=axes.wrap_local(leaves.zeros_in_memory(params, memory_dtype), axis_name),
             metrics=metrics_lib.init(metrics, params),
         )
 
@@ -84,24 +89,16 @@ def error_feedback(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, ErrorFeedbackState]:
         del params
-        error = axes.my_row(state.error, axis_name)
-        leaves.check_updates(updates, error)
+        error = axes.unwrap_local(state.error, axis_name)
+        validation.check_updates(updates, error)
         axes.check_local(updates, axis_name, memory=error)
-
-        def add(gradient: jax.Array, lost: jax.Array) -> jax.Array:
-            # In the shape in which the memory is kept: its buffer can hold the sum.
-            wide = widest(jnp.float32, gradient.dtype, lost.dtype)
-            return gradient.astype(wide).reshape(lost.shape) + decay * lost.astype(wide)
-
-        kept = state.error if axis_name is None else state.error.rows
-        total = leaves.at_rest(scheme, jax.tree.map(add, updates, kept), updates)
-        target = jax.tree.map(lambda x, g: x.reshape(g.shape), total, updates)
+        target = leaves.add_memory(scheme, updates, state.error, decay, axis_name)
         mean, sent, lost, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
         )
         error = leaves.cast_like(lost, error)
         measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
-        state = ErrorFeedbackState(exchange, axes.to_rows(error, axis_name), measured)
+        state = ErrorFeedbackState(exchange, axes.wrap_local(error, axis_name), measured)
         return leaves.cast_like(mean, updates), state
 
     return optax.GradientTransformation(init, update)

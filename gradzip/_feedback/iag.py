@@ -1,4 +1,4 @@
-"""Every worker's last arrived message, compressed once, is used until the next one arrives."""
+"""Incremental aggregated gradients: each worker's last message is used until the next arrives."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import _axes as axes, _leaves as leaves
+from gradzip import (
+    _axes as axes,
+    _collectives as collectives,
+    _leaves as leaves,
+    _validation as validation,
+    metrics as metrics_lib,
+)
 from gradzip._base import (
-    LARGE_LEAF,
     Array,
     AxisName,
     Compressor,
@@ -23,39 +28,49 @@ from gradzip._base import (
     like_of,
     memory_like,
 )
-from gradzip._delay import Delay
+from gradzip._delay_models import Delay
 from gradzip._packing import to_buffer
 from gradzip._reducers.gather import Gather
 
 
 class IAGState(NamedTuple):
-    """`messages` are each worker's own; count and key are the same on every worker."""
+    """`messages` are each worker's own; the rest is the same on every worker."""
 
-    count: Array  # i32[], steps taken
+    count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if nothing draws
     messages: list[PyTree]  # the last bound + 1, a ring u32[bound + 1, rows, 128] for each scheme
+    metrics: dict[str, PyTree]
 
 
 def iag(
-    scheme: Scheme, axis_name: AxisName | None, arrivals: Delay, *, key: KeyLike | None = None
+    scheme: Scheme,
+    axis_name: AxisName | None,
+    arrivals: Delay,
+    *,
+    key: KeyLike | None = None,
+    metrics: metrics_lib.Metrics = {},
 ) -> optax.GradientTransformation:
     """Quantized incremental aggregated gradient: u_k = mean_w Q(g_w of step s_w), s_w <= k.
 
-    A worker's message is compressed once, at the step s_w = k - d_w that the model of arrivals
-    tells, and the very same message is used again until a later one takes its place. (With
-    `chain(delay(model), compress(scheme))` a late gradient is compressed anew at each use: another
-    algorithm, with another theorem.) Every worker's first message arrives at step 0.
+    A worker compresses the gradient of each step once. At step k, the message of step s_w = k - d_w
+    is in use, where the model of arrivals gives the age d_w, and the same message is used again
+    until a later one replaces it. (With `chain(delay(model), compress(scheme))`, a late gradient is
+    compressed anew at each use. That is another algorithm, with another theorem.) Every worker's
+    first message arrives at step 0.
 
-    A worker keeps its last `bound + 1` payloads, packed. Every step gathers one payload a worker,
-    also where it has not changed: a program's shapes are static. A network that sends only what is
-    new carries a 1 / (bound + 1) of it under `Cyclic`.
+    A worker keeps its last `bound + 1` payloads, packed. Because shapes are static, every step
+    gathers one payload from each worker, also where it has not changed. A network that sent only
+    new messages would carry 1 / (bound + 1) of that under `Cyclic`.
 
     Args:
-      scheme: an unbiased Compressor, or a function from a leaf (shape and dtype) to one; or
+      scheme: an unbiased Compressor, or a function from a leaf (shape and dtype) to one, or
         `Gather` of one. Workers draw independently.
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
-      arrivals: a `Delay`: how old the message is that a worker's neighbours hold, at every step.
+      arrivals: a `Delay`: how old the message is that the other workers use, at every step.
       key: for random schemes and models: an int or a typed key, the same on all workers.
+      metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`; here the target
+        is this step's gradient, `sent` what this step's message stands for, and `mean` the mean of
+        the messages in use.
 
     Returns:
       A transformation. Updates keep their shapes and dtypes.
@@ -80,7 +95,8 @@ def iag(
 
     Reference: Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, Q-IAG.
     """
-    leaves.check_scheme('iag', scheme, axis_name, key)
+    validation.check_scheme('iag', scheme, axis_name, key)
+    metrics_lib.check(metrics)
     if not isinstance(arrivals, Delay):
         raise TypeError(f'iag(arrivals=...) must be a Delay, such as Cyclic(8); got {arrivals!r}.')
     if arrivals.random and key is None:
@@ -95,27 +111,30 @@ def iag(
             mine = [likes[i] for i in members]
             keys = [jax.random.key(0)] * len(mine)
             shape = jax.eval_shape(lambda xs, g=gather, k=keys: to_buffer(g.payloads(xs, k)), mine)
-            rings.append(axes.to_rows(jnp.zeros((slots, *shape.shape), jnp.uint32), axis_name))
-        return IAGState(exchange.count, exchange.key, rings)
+            rings.append(axes.wrap_local(jnp.zeros((slots, *shape.shape), jnp.uint32), axis_name))
+        return IAGState(exchange.count, exchange.key, rings, metrics_lib.init(metrics, params))
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, IAGState]:
-        leaves.check_updates(updates, updates if params is None else params)
+        validation.check_updates(updates, updates if params is None else params)
         axes.check_local(updates, axis_name)
-        xs, treedef = jax.tree.flatten(leaves.in_memory_dtype(updates))
+        target = leaves.in_memory_dtype(updates)
+        xs, treedef = jax.tree.flatten(target)
         ages = _ages(arrivals, state, axes.worker_count(axis_name))
-        means, rings = list(xs), []
-        for ring, (gather, members) in zip(
-            state.messages, _groups(scheme, xs).items(), strict=True
-        ):
+        means, sents, rings = list(xs), list(xs), []
+        groups = _groups(scheme, xs).items()
+        for ring, (gather, members) in zip(state.messages, groups, strict=True):
             group = _Group(gather, members, axis_name)
-            ring = group.remember(axes.my_row(ring, axis_name), xs, state)
-            for i, mean in zip(members, group.means(ring, xs, state, ages), strict=True):
-                means[i] = mean
-            rings.append(axes.to_rows(ring, axis_name))
-        state = IAGState(leaves.next_count(state.count), state.key, rings)
-        return leaves.cast_like(treedef.unflatten(means), updates), state
+            ring, sent = group.remember(axes.unwrap_local(ring, axis_name), xs, state)
+            mean = group.means(ring, xs, state, ages)
+            for i, mean_, sent_ in zip(members, mean, sent, strict=True):
+                means[i], sents[i] = mean_, sent_
+            rings.append(axes.wrap_local(ring, axis_name))
+        mean, sent = treedef.unflatten(means), treedef.unflatten(sents)
+        measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
+        state = IAGState(leaves.next_count(state.count), state.key, rings, measured)
+        return leaves.cast_like(mean, updates), state
 
     return optax.GradientTransformation(init, update)
 
@@ -127,18 +146,22 @@ class _Group(NamedTuple):
     members: list[int]
     axis_name: AxisName | None
 
-    def remember(self, ring: Array, xs: list[Array], state: IAGState) -> Array:
-        """Today's message in the ring: each worker and leaf with a key of its own."""
+    def remember(self, ring: Array, xs: list[Array], state: IAGState) -> tuple[Array, list[Array]]:
+        """Returns the ring with this step's message in it, and what the message stands for.
+
+        Every worker and every leaf draws with a key of its own.
+        """
         me = axes.worker_index(self.axis_name)
         keys = [_key(state, state.count, i, me) for i in self.members]
-        buffer = to_buffer(self.gather.payloads([xs[i] for i in self.members], keys))
-        return ring.at[state.count % ring.shape[0]].set(buffer)
+        payloads, sents, _ = self.gather.messages([xs[i] for i in self.members], keys)
+        return ring.at[state.count % ring.shape[0]].set(to_buffer(payloads)), sents
 
     def means(self, ring: Array, xs: list[Array], state: IAGState, ages: Array) -> list[Array]:
-        """The mean of the messages in use, each decoded with the key of its own step."""
+        """Returns the mean of the messages in use, each decoded with the key of its own step."""
         me = axes.worker_index(self.axis_name)
         used = ring[(state.count - ages[me]) % ring.shape[0]]
-        everyones = used[None] if self.axis_name is None else axes.gather(used, self.axis_name)
+        axis = self.axis_name
+        everyones = used[None] if axis is None else collectives.gather(used, axis)
         workers = jnp.arange(ages.shape[0], dtype=jnp.int32)
         draw = jax.vmap(lambda age, leaf, w: _key(state, state.count - age, leaf, w), (0, None, 0))
         keys = [draw(ages, i, workers) for i in self.members]
@@ -146,7 +169,7 @@ class _Group(NamedTuple):
 
 
 def _ages(arrivals: Delay, state: IAGState, workers: int) -> Array:
-    """How old every worker's message in use is; none is older than the run: i32[workers]."""
+    """Returns the age of every worker's message in use, none older than the run: i32[workers]."""
     key = jax.random.key(0) if state.key is None else state.key
     ages = jax.vmap(lambda w: arrivals.steps(key, state.count, w))(
         jnp.arange(workers, dtype=jnp.int32)
@@ -155,7 +178,7 @@ def _ages(arrivals: Delay, state: IAGState, workers: int) -> Array:
 
 
 def _key(state: IAGState, step: Array, leaf: int, worker: Array) -> Key:
-    """The key of one message: as in an exchange, but of any step."""
+    """Returns the key of one message: derived as in an exchange, but for any step."""
     key = leaves.step_key(state._replace(count=step))
     return jax.random.fold_in(jax.random.fold_in(key, leaf), worker)
 
@@ -168,10 +191,10 @@ def _groups(scheme: Scheme, likes: list) -> dict[Gather, list[int]]:
 
 
 def _gather_for(scheme: Scheme, like: jax.ShapeDtypeStruct) -> Gather:
-    """Independent draws for every worker: a bare compressor means Gather here, linear or not."""
+    """Returns the reducer of one leaf. Workers draw independently, so it is always `Gather`."""
     chosen = scheme if isinstance(scheme, Compressor | Reducer) else scheme(like)
     gather = Gather(chosen) if isinstance(chosen, Compressor) else chosen
-    if not isinstance(gather, Gather) or gather.compressor.omega(LARGE_LEAF) is None:
+    if not isinstance(gather, Gather) or gather.compressor.omega(like) is None:
         raise TypeError(
             f'iag needs an unbiased compressor, one that states omega, and sends it by Gather; for '
             f'a leaf of shape {like.shape} it got {chosen!r}. A biased one needs a memory: '

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip import _axes as axes
+from gradzip import _axes as axes, _collectives as collectives
 from gradzip._base import (
     Array,
     AxisName,
@@ -53,7 +53,7 @@ class Gather(Reducer):
     Example:
       >>> import gradzip as gz
       >>> gz.Gather(gz.Bernoulli(0.1))  # independent masks, as the paper's theorems need
-      Gather(compressor=Bernoulli(probability=0.1))
+      Gather(compressor=Bernoulli(fraction=0.1))
     """
 
     compressor: Compressor
@@ -66,11 +66,11 @@ class Gather(Reducer):
         return self.compressor.random
 
     @property
-    def in_place(self) -> bool:
-        return self.compressor.in_place
+    def overwrites(self) -> bool:
+        return self.compressor.selects
 
-    def contractive(self) -> Gather:
-        return Gather(self.compressor.contractive())
+    def contractive(self, like: Like) -> Gather:
+        return Gather(self.compressor.contractive(like))
 
     def reduce(
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
@@ -81,15 +81,15 @@ class Gather(Reducer):
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
-            everyones = axes.gather(to_buffer(payloads), axis_name)
+            everyones = collectives.gather(to_buffer(payloads), axis_name)
             theirs = jax.vmap(_fold_in, (None, 0), 1)(jnp.stack(keys), workers)
             means = self.means(everyones, likes, list(theirs))
-        return [Reduced(*columns) for columns in zip(means, sents, states, losts, strict=True)]
+        return [Reduced(*columns) for columns in zip(means, sents, losts, states, strict=True)]
 
     @property
     def largest_looped(self) -> float:
         """Entries of the largest array that is handled in a loop with its like."""
-        return math.inf if self.compressor.sparse or self.in_place else SMALL
+        return math.inf if self.compressor.sparse or self.compressor.selects else SMALL
 
     def messages(
         self, xs: list[Array], keys: list[Key]

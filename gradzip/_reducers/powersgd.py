@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from gradzip import _axes as axes, _checks as checks
+from gradzip import _checks as checks, _collectives as collectives
 from gradzip._base import Array, AxisName, Key, Like, Reduced, Reducer, State, widest
 
 FIRST_BASIS = 0  # any constant: the first Q must be the same on every worker, and full rank
@@ -50,6 +50,7 @@ class PowerSGD(Reducer):
     """
 
     rank: int
+    _: dataclasses.KW_ONLY
     min_rate: float = 2.0
 
     def __post_init__(self) -> None:
@@ -81,19 +82,19 @@ class PowerSGD(Reducer):
         matrices = [jnp.stack([_matrix(xs[i]) for i in group]) for group in groups]
         old = [jnp.stack([states[i] for i in group]) for group in groups]
         products = [_matmul(m, q.astype(m.dtype)) for m, q in zip(matrices, old, strict=True)]
-        means = axes.mean_together(products + [xs[i] for i in exact], axis_name)
+        means = collectives.mean_together(products + [xs[i] for i in exact], axis_name)
         bases = [_orthonormal(p) for p in means[: len(groups)]]
         mine = [_matmul(m.mT, p) for m, p in zip(matrices, bases, strict=True)]
-        everyones = axes.mean_together(mine, axis_name)
+        everyones = collectives.mean_together(mine, axis_name)
         out = {
-            i: Reduced(mean, xs[i], states[i])
+            i: Reduced(mean, xs[i], jnp.zeros_like(xs[i]), states[i])
             for i, mean in zip(exact, means[len(groups) :], strict=True)
         }
         for group, *factors in zip(groups, bases, mine, everyones, old, strict=True):
             for i, p, q_mine, q, q_old in zip(group, *factors, strict=True):
-                mean, sent = (_matmul(p, q_.mT) for q_ in (q, q_mine))
-                shaped = [m.reshape(xs[i].shape).astype(xs[i].dtype) for m in (mean, sent)]
-                out[i] = Reduced(*shaped, state=_next_basis(q, q_old))
+                products = (_matmul(p, q_.mT) for q_ in (q, q_mine))
+                mean, sent = (m.reshape(xs[i].shape).astype(xs[i].dtype) for m in products)
+                out[i] = Reduced(mean, sent, xs[i] - sent, _next_basis(q, q_old))
         return [out[i] for i in range(len(xs))]
 
 

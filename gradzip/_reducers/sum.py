@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from gradzip import _axes as axes
+from gradzip import _collectives as collectives
 from gradzip._base import (
     Array,
     AxisName,
     Compressor,
     Key,
+    Like,
     Reduced,
     Reducer,
     State,
@@ -53,8 +54,8 @@ class Sum(Reducer):
     def random(self) -> bool:
         return self.compressor.random
 
-    def contractive(self) -> Sum:
-        return Sum(self.compressor.contractive())
+    def contractive(self, like: Like) -> Sum:
+        return Sum(self.compressor.contractive(like))
 
     def reduce(
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
@@ -66,6 +67,7 @@ class Sum(Reducer):
         if axis_name is None:
             means = sents
         else:
-            totals = axes.mean(payloads, axis_name)
+            totals = collectives.mean(payloads, axis_name)
             means = [decode(*args) for args in zip(totals, likes, keys, strict=True)]
-        return [Reduced(*columns) for columns in zip(means, sents, states, strict=True)]
+        losts = [x - sent for x, sent in zip(xs, sents, strict=True)]
+        return [Reduced(*columns) for columns in zip(means, sents, losts, states, strict=True)]

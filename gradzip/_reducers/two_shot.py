@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip import _axes as axes
+from gradzip import _axes as axes, _collectives as collectives
 from gradzip._base import (
     Array,
     AxisName,
@@ -80,9 +80,9 @@ class TwoShot(Reducer):
     def _again(self) -> Compressor:
         return self.compressor if self.second is None else self.second
 
-    def contractive(self) -> TwoShot:
-        second = None if self.second is None else self.second.contractive()
-        return TwoShot(self.compressor.contractive(), second)
+    def contractive(self, like: Like) -> TwoShot:
+        second = None if self.second is None else self.second.contractive(like)
+        return TwoShot(self.compressor.contractive(like), second)
 
     def reduce(
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
@@ -106,8 +106,8 @@ class TwoShot(Reducer):
             sent = _decode(self.compressor, payloads[i], likes[i], mine[i]) - charge
             remainder = _over_rows(self.compressor, self.compressor.remainder)
             lost = remainder(chunks[i], payloads[i], mine[i]) + charge
-            parts = [_joined(part, like_of(x)) for part in (decoded[i], sent, lost)]
-            out.append(Reduced(parts[0], parts[1], states[i], parts[2]))
+            mean, sent, lost = (_joined(part, like_of(x)) for part in (decoded[i], sent, lost))
+            out.append(Reduced(mean, sent, lost, states[i]))
         return out
 
     def payloads(self, chunks: list[Array], keys: list[Key]) -> list[Payload]:
@@ -125,7 +125,8 @@ class TwoShot(Reducer):
         """What the workers wanted in this worker's chunk of each array, on average."""
         workers, me = axes.worker_count(axis_name), axes.worker_index(axis_name)
         one = jax.tree.map(lambda a: Like(a.shape[1:], a.dtype), payloads)
-        received = from_buffer(axes.swap_rows(jax.vmap(to_buffer)(payloads), axis_name), one)
+        buffers = collectives.all_to_all(jax.vmap(to_buffer)(payloads), axis_name)
+        received = from_buffer(buffers, one)
         senders = jax.vmap(_first_key, (None, 0, None))
         return [
             self.compressor.decode_mean(
@@ -141,7 +142,7 @@ class TwoShot(Reducer):
         workers = axes.worker_count(axis_name)
         owners = workers + lax.iota(jnp.int32, workers)
         buffer = to_buffer(seconds)
-        buffers = buffer[None] if axis_name is None else axes.gather(buffer, axis_name)
+        buffers = buffer[None] if axis_name is None else collectives.gather(buffer, axis_name)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
         payloads = from_buffer(buffers, jax.tree.map(like_of, seconds))
         return [
@@ -163,7 +164,7 @@ def _decode(compressor: Compressor, payloads: Payload, like: Like, keys: Key) ->
 
 def _over_rows(compressor: Compressor, function: Callable) -> Callable:
     """The function on every row; in a loop where a batch of selections is slower than one each."""
-    if not compressor.in_place:
+    if not compressor.selects:
         return jax.vmap(function)
     return lambda *rows: lax.map(lambda row: function(*row), rows)
 

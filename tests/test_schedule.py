@@ -1,4 +1,4 @@
-"""A schedule is its stages, one after another, with one memory."""
+"""A schedule uses its schemes one after another, with one memory."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ STEPS = (2, 3, 3)
 def test_each_runs_for_its_steps_and_the_memory_goes_on():
     """Bit for bit what the parts would have done with the memory that they found."""
     params = {'w': jnp.zeros((6, 5)), 'b': jnp.zeros(7)}
-    schedule = gz.stages((PARTS[0], 2), (PARTS[1], 3), PARTS[2])
+    schedule = gz.Schedule(PARTS, (2, 5))
     tx = gz.error_feedback(schedule, key=3)
     state, update = tx.init(params), jax.jit(tx.update)
     step = 0
@@ -44,15 +44,15 @@ def test_each_runs_for_its_steps_and_the_memory_goes_on():
 
 def test_all_workers_take_the_same_branch():
     """One conditional in the program, on a count that is not mapped over."""
-    schedule = gz.stages((gz.Identity(), 2), gz.TopK(0.2))
+    schedule = gz.Schedule((gz.Identity(), gz.TopK(0.2)), (2,))
     tx = gz.compress(schedule, AXIS)
     mapped = jax.vmap(tx.update, (0, None), (None, None), axis_name=AXIS)
     text = str(jax.make_jaxpr(mapped)(jnp.ones((4, 50)), tx.init(jnp.zeros(50))))
     assert text.count('cond[') == 1
 
 
-def test_the_count_stays_at_the_last_stage():
-    schedule = gz.stages((gz.Identity(), 2), gz.TopK(0.2))
+def test_the_count_stays_at_the_last_scheme():
+    schedule = gz.Schedule((gz.Identity(), gz.TopK(0.2)), (2,))
     state = schedule.init(jax.ShapeDtypeStruct((5,), jnp.float32))
     state = state._replace(count=jnp.int32(2**31 - 1))
     [out] = schedule.reduce([jnp.arange(5.0)], [state], [jax.random.key(0)], None)

@@ -1,0 +1,78 @@
+"""What is refused before anything is exchanged: wrong schemes and keys, leaves that do not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradzip import _axes as axes
+from gradzip._base import AxisName, Compressor, KeyLike, PyTree, Reducer, Scheme
+
+
+def check_scheme(
+    owner: str, scheme: Scheme, axis_name: AxisName | None, key: KeyLike | None
+) -> None:
+    """Checks the arguments of an exchange as far as that is possible before a leaf is known."""
+    axes.names_of(axis_name)
+    if isinstance(scheme, type) or not (
+        isinstance(scheme, Compressor | Reducer) or callable(scheme)
+    ):
+        raise TypeError(
+            f'{owner}(scheme=...) must be a Compressor, a Reducer, or a function from a leaf to '
+            f'one; got {scheme!r}.'
+        )
+    check_key(key)
+    if isinstance(scheme, Compressor | Reducer):
+        check_drawable(scheme, key)
+
+
+def check_key(key: KeyLike | None) -> None:
+    """Accepts an integer, a typed key, or None."""
+    is_integer = isinstance(key, int | np.integer) and not isinstance(key, bool)
+    if not (key is None or is_integer or is_typed_key(key)):
+        raise TypeError(
+            f'key must be an int or a typed key such as jax.random.key(0); got {key!r}. '
+            '(An old uint32 key becomes one by jax.random.wrap_key_data.)'
+        )
+
+
+def is_typed_key(x: Any) -> bool:
+    """Whether x is a single key as `jax.random.key` makes it."""
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key) and x.ndim == 0
+
+
+def check_drawable(scheme: Compressor | Reducer, key: KeyLike | None) -> None:
+    """Checks that a scheme which draws has a key."""
+    if scheme.random and key is None:
+        raise ValueError(f'{scheme!r} draws random numbers: pass key=, an int or a typed key.')
+
+
+def check_real(tree: PyTree) -> None:
+    """Checks that every leaf is a real floating-point array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f'The leaf at {axes.path_of(path)!r} has dtype {leaf.dtype}; only real '
+                'floating-point leaves can be exchanged. Keep others out of params, or route them '
+                'elsewhere with optax.partition.'
+            )
+
+
+def check_updates(updates: PyTree, params: PyTree) -> None:
+    """Checks that gradients are real floats, and have the tree and the shapes of params."""
+    check_real(updates)
+    if jax.tree.structure(updates) != jax.tree.structure(params):
+        raise ValueError(
+            'The gradients have another tree than the params that this state was made for:\n'
+            f'  gradients {jax.tree.structure(updates)}\n  params    {jax.tree.structure(params)}'
+        )
+    leaves = jax.tree_util.tree_leaves_with_path(updates)
+    for (path, gradient), expected in zip(leaves, jax.tree.leaves(params), strict=True):
+        if gradient.shape != expected.shape:
+            raise ValueError(
+                f'The gradient at {axes.path_of(path)!r} has shape {gradient.shape}, but its '
+                f'parameter has shape {expected.shape}.'
+            )
