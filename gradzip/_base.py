@@ -29,13 +29,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 Array = jax.Array
-Key = chex.PRNGKey
+Key = jax.Array
 PyTree = Any
 Payload = Any
 State = Any
