@@ -1,5 +1,7 @@
 """Distributed training that is cheap to communicate, as optax transformations."""
 
+__version__ = '0.1.0'
+
 # what is chosen: compressors
 from gradzip._base import Compressor as Compressor
 from gradzip._compressors.bernoulli import Bernoulli as Bernoulli

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Array, AxisName, PerWorker, PyTree
+from gradzip._compat import varying
 
 
 def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
@@ -34,13 +35,6 @@ def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f'axis_name names an axis twice: {axis_name!r}.')
     return names
-
-
-def varying(x: Any) -> frozenset[str]:
-    """The mapped axes over which JAX knows a value to vary; empty where nothing is tracked."""
-    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
-    manual = getattr(kind, 'manual_axis_type', None)
-    return manual.varying if manual is not None else getattr(kind, 'vma', frozenset())
 
 
 def tracked(name: str) -> bool:

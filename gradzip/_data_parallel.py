@@ -18,6 +18,7 @@ from gradzip import (
     _traffic as traffic,
 )
 from gradzip._base import Array, AxisName, PyTree
+from gradzip._compat import varying
 from gradzip._compressors.identity import Identity
 from gradzip._feedback.compress import compress
 
@@ -200,7 +201,7 @@ def _check_batch(batch: PyTree, workers: int) -> None:
 
 def _check_exchanged(updates: PyTree, names: tuple[str, ...]) -> None:
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
-        if left := sorted(axes.varying(update) & set(names)):
+        if left := sorted(varying(update) & set(names)):
             raise ValueError(
                 f'The chain leaves an update at {axes.path_of(path)!r} that differs between the '
                 f'workers of {tuple(left)}: nothing exchanges over them. Put an exchange into it, '

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from gradzip._groups import communicates
+
 COLLECTIVES = (
     'all-reduce',
     'all-gather',
@@ -17,7 +19,6 @@ COLLECTIVES = (
     'collective-broadcast',
 )
 INSTRUCTION = re.compile(r'%?(?P<name>[\w.\-]+) = (?P<type>.+?) (?P<op>[a-z][\w\-]*)\((?P<args>.*)')
-ALONE = re.compile(r'replica_groups=(?:\{\{\d+\}(?:,\{\d+\})*\}|\[\d+,1\]<=)')
 PIECE = re.compile(r'channel_id=(\d+),.*frontend_attributes=\{[^}]*chain_id="(\d+)"')
 CALLED = re.compile(
     r'\b(?:calls|to_apply|body|condition|\w+_computations?)=(?:%([\w.\-]+)|\{([^}]*)\})'
@@ -63,8 +64,10 @@ def collectives(text: str, types: dict[str, str] | None = None) -> list[tuple[st
     found = []
     for m in instructions(text):
         op = m['op'].removesuffix('-start')
-        if op in COLLECTIVES and not ALONE.search(m['args']):
-            operands = m['args'].split('), ')[0].rstrip(')')
+        if op not in COLLECTIVES:
+            continue
+        operands, _, attributes = m['args'].partition(')')
+        if communicates(op, attributes):
             names = re.findall(r'%([\w.\-]+)', operands)
             found.append((op, sum(_type_bytes(types[name]) for name in names)))
     return found

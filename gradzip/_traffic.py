@@ -141,7 +141,8 @@ def _found(jaxpr: Any, sizes: dict[str, int]) -> list[Collective]:
     found = []
     for equation in jaxpr.eqns:
         name = equation.primitive.name.removesuffix('_invariant')
-        if name in COLLECTIVES and (workers := _workers(equation, sizes)) > 1:
+        workers = _workers(equation, sizes) if name in COLLECTIVES else 1
+        if workers > 1 and not _stays(equation):
             size = sum(v.aval.size * v.aval.dtype.itemsize for v in equation.invars)
             found.append(Collective(name, size, workers))
         inner = [_found(j, sizes) for j in _inner(equation)]
@@ -164,6 +165,12 @@ def _workers(equation: Any, sizes: dict[str, int]) -> int:
     names = equation.params.get('axes', equation.params.get('axis_name'))
     names = names if isinstance(names, tuple | list) else (names,)
     return math.prod(sizes[name] for name in names if isinstance(name, str))
+
+
+def _stays(equation: Any) -> bool:
+    """Whether a permutation sends every worker's value to that worker itself."""
+    pairs = equation.params.get('perm')
+    return pairs is not None and all(source == target for source, target in pairs)
 
 
 def _bytes(collectives: list[Collective]) -> int:

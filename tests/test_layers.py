@@ -23,7 +23,8 @@ LAYERS = [
     ['collectives', 'compose', 'kernels', 'packing'],
     ['axes'],
     ['base'],
-    ['blocks', 'checks', 'empirical', 'hlo', 'noise', 'theory'],
+    ['blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],
+    ['groups'],
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 FILES = sorted(p for p in ROOT.rglob('*.py') if p != ROOT / '__init__.py')

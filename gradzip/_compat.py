@@ -1,0 +1,28 @@
+"""What gradzip reads from JAX outside of its stable interface, and what differs between versions.
+
+Everything in which the supported versions of JAX differ belongs here, so that supporting a new
+version means reading one file. The text of compiled programs, which differs between versions too,
+is read by `_hlo` and `_groups`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+
+def varying(x: Any) -> frozenset[str]:
+    """Returns the mapped axes over which JAX knows a value to vary.
+
+    The set is empty wherever JAX does not track this: outside `shard_map`, and inside it with
+    check_vma=False. The attribute is called `manual_axis_type` since JAX 0.10, the oldest
+    supported version; it was called `vma` before. A version that renames it again fails here with
+    an AttributeError, rather than passing gradients that have already been summed.
+
+    Args:
+      x: an array, a traced value, or a ShapeDtypeStruct.
+    """
+    kind: Any = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
+    manual = kind.manual_axis_type  # None for a ShapeDtypeStruct made outside of shard_map
+    return frozenset() if manual is None else manual.varying
