@@ -56,6 +56,7 @@ from gradzip._wrappers import skip_nonfinite as skip_nonfinite
 from gradzip import advice as advice
 from gradzip import metrics as metrics
 from gradzip import theory as theory
+from gradzip import types as types
 from gradzip._agreement import check_same_shapes as check_same_shapes
 from gradzip._axes import localize as localize
 from gradzip._axes import state_specs as state_specs

@@ -1,11 +1,10 @@
-"""Everything that knows JAX's mappers: which axes are bound, what varies over them, who is where.
+"""What depends on JAX's mappers: which axes are mapped, which values vary over them, which worker.
 
-`vmap`, `pmap` and `shard_map` differ in three ways that matter here. Only `shard_map` (unless
-check_vma=False) tracks which values vary between workers, and there `jax.grad` with respect to
-replicated parameters has already summed over the workers: `localize` undoes the trap and
-`check_local` catches it. `all_gather` over several axes works on devices but not under `vmap`. And
-each mapper wants to be told in its own words which parts of a state differ between workers:
-`state_specs`.
+`vmap`, `pmap` and `shard_map` differ in two ways that matter here. Only `shard_map`, unless
+check_vma=False, tracks which values vary between workers. There, `jax.grad` with respect to
+replicated parameters already returns the sum over the workers; `localize` avoids this, and
+`check_local` raises where it was forgotten. Each mapper also has its own way of being told which
+parts of a state differ between workers, which `state_specs` produces.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from gradzip._compat import varying
 
 
 def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
-    """The axis names as a tuple; empty for None. Refuses anything that is no axis name."""
+    """Returns the axis names as a tuple, empty for None, and raises for any other object."""
     if axis_name is None:
         return ()
     names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
@@ -38,12 +37,12 @@ def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
 
 
 def tracked(name: str) -> bool:
-    """Whether what varies over this axis is tracked here: shard_map with check_vma=True."""
+    """Whether JAX tracks here what varies over this axis: in shard_map with check_vma=True."""
     return name in varying(lax.axis_index(name))
 
 
 def check_bound(axis_name: AxisName | None) -> None:
-    """Raises where an axis of this name is not mapped."""
+    """Raises ValueError if an axis of this name is not mapped here."""
     for name in names_of(axis_name):
         try:
             lax.axis_size(name)
@@ -56,21 +55,23 @@ def check_bound(axis_name: AxisName | None) -> None:
 
 
 def localize(params: PyTree, axis_name: AxisName) -> PyTree:
-    """Makes jax.grad return this worker's own gradient under every mapper.
+    """Returns params such that `jax.grad` with respect to them is this worker's own gradient.
 
-    Inside `shard_map`, the gradient with respect to replicated parameters is the sum over workers.
-    With respect to `localize(params, axis_name)` it is local. Under `vmap`, `pmap` and
-    `shard_map(check_vma=False)` it is local already, and this changes nothing.
+    Inside `shard_map`, the gradient with respect to replicated parameters is the sum over the
+    workers, and the gradient with respect to `localize(params, axis_name)` is local. Under `vmap`,
+    `pmap` and `shard_map(check_vma=False)` gradients are local anyway, and `localize` changes
+    nothing.
 
     Args:
       params: tree of arrays.
       axis_name: the axis of workers, or a tuple of axes.
 
     Returns:
-      The same values, which JAX counts as different between workers.
+      The same values, typed as varying over the axis.
 
     Raises:
-      ValueError: if no such axis is mapped here.
+      ValueError: no such axis is mapped here.
+      TypeError: axis_name is not an axis name.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -85,7 +86,7 @@ def localize(params: PyTree, axis_name: AxisName) -> PyTree:
 
 
 def vary_like(tree: PyTree, like: PyTree) -> PyTree:
-    """Makes every leaf count as varying where its counterpart does."""
+    """Returns every leaf, typed as varying over the axes over which its counterpart varies."""
     return jax.tree.map(lambda x, y: _vary_over(x, varying(y)), tree, like)
 
 
@@ -95,12 +96,13 @@ def _vary_over(x: Array, names: Set[str]) -> Array:
 
 
 def check_local(updates: PyTree, axis_name: AxisName | None, memory: PyTree = None) -> None:
-    """Refuses gradients that are no worker's own, and memories that would mix workers.
+    """Raises if gradients are not each worker's own, or if a memory would mix those of workers.
 
     Args:
       updates: the gradients.
       axis_name: the axes over which they are about to be exchanged.
-      memory: for one worker (`axis_name=None`), a tree of updates' structure that remembers them.
+      memory: the tree that remembers them, with the structure of updates; it is compared where
+        axis_name is None, because a memory without an axis must not receive varying gradients.
     """
     check_bound(axis_name)
     for name in names_of(axis_name):
@@ -134,17 +136,17 @@ def _check_same(updates: PyTree, memory: PyTree) -> None:
 
 
 def path_of(path: tuple) -> str:
-    """A leaf's place in its tree, as Python would index it; 'the only leaf' for a bare array."""
+    """Returns a leaf's place in its tree as Python would index it, or 'the only leaf'."""
     return jax.tree_util.keystr(path) or 'the only leaf'
 
 
 def worker_count(axis_name: AxisName | None) -> int:
-    """How many workers there are; 1 for None."""
+    """Returns the number of workers, which is 1 for None."""
     return math.prod(lax.axis_size(name) for name in names_of(axis_name))
 
 
 def worker_index(axis_name: AxisName | None) -> Array:
-    """This worker's number, row-major over a tuple of axes: i32[]."""
+    """Returns the number of this worker, in row-major order over a tuple of axes: i32[]."""
     index = jnp.zeros([], jnp.int32)
     for name in names_of(axis_name):
         index = index * lax.axis_size(name) + lax.axis_index(name)
@@ -152,22 +154,22 @@ def worker_index(axis_name: AxisName | None) -> Array:
 
 
 def wrap_local(tree: PyTree, axis_name: AxisName | None) -> PyTree:
-    """Marks a tree as this worker's own; unchanged for one worker."""
+    """Marks a tree as this worker's own. Without an axis, the tree is returned as it is."""
     if axis_name is None:
         return tree
     return PerWorker(jax.tree.map(lambda x: x[None], tree), names_of(axis_name))
 
 
 def unwrap_local(tree: PyTree, axis_name: AxisName | None) -> PyTree:
-    """This worker's own part of what `wrap_local` marked."""
+    """Returns this worker's own part of what `wrap_local` marked."""
     if axis_name is None:
         return tree
     for row in jax.tree.leaves(tree.rows):
         if row.shape[0] != 1:
             raise ValueError(
-                f'A PerWorker state arrived with {row.shape[0]} rows where one worker runs: give '
-                'the mapper gradzip.state_specs(state, ...) for the state, so that each worker '
-                'receives its own row.'
+                f'A PerWorker state has {row.shape[0]} rows where one worker runs, which must '
+                'receive its own row alone: pass gradzip.state_specs(state, ...) to the mapper as '
+                'the specification of the state.'
             )
     return jax.tree.map(lambda x: x[0], tree.rows)
 
@@ -177,16 +179,18 @@ def state_specs(
     worker: Any | Callable[[tuple[str, ...]], Any] = jax.P,
     replicated: Any | Callable[[], Any] = jax.P,
 ) -> PyTree:
-    """A prefix tree that tells a mapper which parts of a state differ between workers.
+    """Returns the specification that tells a mapper which parts of a state differ by worker.
 
     Args:
       state: a state, or its shapes from `jax.eval_shape(tx.init, params)`.
-      worker: what to put for a `PerWorker` part; if callable, it receives the part's axes, so
-        `jax.P` shards the leading axis over just these. `0` for vmap.
-      replicated: what to put for the rest; if callable, it is called. `None` for vmap.
+      worker: the specification of a `PerWorker` part, or a function from the part's axes to it.
+        The default, `jax.P`, shards the leading axis over these axes. Pass `0` for vmap.
+      replicated: the specification of every other part, or a function of no arguments that returns
+        it. Pass `None` for vmap.
 
     Returns:
-      A tree for in_specs / out_specs of shard_map, or in_axes / out_axes of vmap.
+      A prefix of the state's tree, for in_specs and out_specs of shard_map or for in_axes and
+      out_axes of vmap.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, gradzip as gz

@@ -1,4 +1,4 @@
-"""What is said when a hyperparameter is wrong: what was given, what is allowed."""
+"""Checks of hyperparameters, whose errors say what was given and what is allowed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 
 
 def real(owner: str, name: str, value: Any) -> float:
-    """A finite real number, or TypeError / ValueError."""
+    """Returns value as a float, and raises TypeError if it is not a real number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f'{owner}({name}=...) must be a number; got {value!r}.')
     return float(value)
 
 
 def unit_interval(owner: str, name: str, value: Any) -> None:
-    """A number in (0, 1]."""
+    """Raises unless value is a number in (0, 1]."""
     if not 0 < real(owner, name, value) <= 1:  # NaN fails every comparison
         raise ValueError(f'{owner}({name}=...) must be in (0, 1]; got {value!r}.')
 
 
 def integer(owner: str, name: str, value: Any, low: int, high: int | None = None) -> None:
-    """An integer in [low, high]."""
+    """Raises unless value is an integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f'{owner}({name}=...) must be an integer; got {value!r}.')
     if value < low or (high is not None and value > high):
@@ -30,7 +30,7 @@ def integer(owner: str, name: str, value: Any, low: int, high: int | None = None
 
 
 def one_of(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """One of a few words."""
+    """Raises unless value is one of the allowed words."""
     if value not in allowed:
         words = ' or '.join(repr(word) for word in allowed)
         raise ValueError(f'{owner}({name}=...) must be {words}; got {value!r}.')

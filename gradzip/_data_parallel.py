@@ -1,4 +1,4 @@
-"""The front door: a training step over a mesh without writing shard_map."""
+"""A training step over a mesh of devices, without writing shard_map."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Loss = Callable[[PyTree, PyTree], Array]
 
 
 class Training(NamedTuple):
-    """What a step takes and gives back, placed on the mesh."""
+    """What a step takes and returns, placed on the mesh."""
 
     params: PyTree  # the same on every worker
     state: PyTree  # of the chain
@@ -43,38 +43,37 @@ def data_parallel(
     *,
     printer: Callable[[str], Any] | None = print,
 ) -> tuple[Training, Callable[[Training, PyTree], tuple[Training, Array]]]:
-    """Places everything on a mesh and compiles the step: state and step out.
+    """Places params and state on a mesh and returns them together with a compiled step.
 
-    Every worker takes the gradient of `loss` on its part of the batch, `tx` exchanges and applies
-    it. Parameters are the same on every worker; each worker's memory stays where it works. A step
-    gives its input's buffers away: use the state that it returns.
+    Every worker takes the gradient of `loss` on its part of the batch; `tx` exchanges the gradients
+    and computes the update. Parameters are the same on every worker, and each worker keeps its own
+    memory. A step donates the buffers of its input: use the state that it returns.
 
-    What the step sends is printed once: the bytes that a worker hands to the collectives, how many
-    times fewer they are than those of the exact float32 mean, and the speed of the links (by the
-    usual ring algorithms) below which that pays. The speed depends on what compression costs, and
-    this on the machine: time a step with `Identity` in the chain on one worker, and as it is.
+    What a step sends is printed once: the bytes that a worker passes to collectives, the ratio to
+    the exact float32 mean, and the link speed (for ring algorithms) below which compression pays,
+    for three assumptions of what it costs to compute. `gradzip.plan` measures that cost.
 
     Args:
       loss: function of (params, batch) to a scalar, the mean over the batch that it is given.
       params: tree of arrays; they are copied.
       tx: a chain with an exchange over axis_name, then an optimizer.
-      mesh: of devices; over several processes too, which then all pass the same params.
-      axis_name: the axis of workers, or a tuple of axes; all axes of the mesh.
-      printer: what to call with the report; None for silence.
+      mesh: the devices. Over several processes, all of them pass the same params.
+      axis_name: the axis of workers, or a tuple of axes. It must name all axes of the mesh.
+      printer: a function that receives the report; None prints nothing.
 
     Returns:
-      `(state, step)`. `step(state, batch)` gives the next state and the mean loss. The batch is a
-      tree of arrays whose leading axis is split among the workers in order. Over several processes
-      each gives a batch of the same shape, of which its own workers' rows are used, or an array
-      that is placed already.
+      `(state, step)`. `step(state, batch)` returns the next state and the mean loss. The batch is a
+      tree of arrays whose leading axis is split among the workers in order. Over several processes,
+      each passes a batch of the same shape, of which the rows of its own workers are used, or an
+      array that is placed on the mesh already.
 
     Raises:
       TypeError: mesh is not a Mesh.
-      ValueError: axes that are not those of the mesh; over several processes, params of other
-        shapes on one of them (`check_same_shapes`, on all). At the first step, a chain without an
-        exchange, a leaf of the batch that cannot be split evenly, a loss that is no scalar, or a
-        batch of another shape on one process. Batches are compared again when their shapes change,
-        which must be at the same step everywhere: one that changes alone is not caught.
+      ValueError: axes that are not those of the mesh; over several processes, params whose shapes
+        differ between them (`check_same_shapes`). At the first step: a chain without an exchange, a
+        leaf of the batch that cannot be split evenly, a loss that is not a scalar, or a batch whose
+        shape differs between processes. Batches are compared again when their shapes change; a
+        change on a single process is not detected.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, gradzip as gz
@@ -95,7 +94,7 @@ def data_parallel(
         printer(report(tx, params, dict(mesh.shape)))
 
     def start(params: PyTree) -> Training:
-        # Copies: a step gives its buffers away, and the caller's must stay.
+        # A step donates its input, and the caller's params must not be donated with it.
         return Training(jax.tree.map(jnp.copy, params), tx.init(params))
 
     def worker(training: Training, batch: PyTree) -> tuple[Training, Array]:
@@ -122,25 +121,25 @@ def data_parallel(
 
 
 def report(tx: optax.GradientTransformation, params: PyTree, axis_sizes: dict[str, int]) -> str:
-    """What a step sends, against the exact float32 mean, in a few lines."""
+    """Returns a few lines on what a step sends, compared with the exact float32 mean."""
     likes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
     exact = compress(Identity(), tuple(axis_sizes))
     entries = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(likes))
     size, full = traffic.step_bytes(tx, likes, axis_sizes), 4 * entries
     workers = math.prod(axis_sizes.values())
     if workers == 1:
-        return 'gradzip: one worker, nothing is sent.'
+        return 'gradzip: with one worker, nothing is sent.'
     saved = traffic.link_bytes(exact, likes, axis_sizes) - traffic.link_bytes(tx, likes, axis_sizes)
     head = (
-        f'gradzip: {workers} workers, {entries:,} entries; {size:,} bytes a worker and step, '
+        f'gradzip: {workers} workers, {entries:,} entries; {size:,} bytes per worker and step, '
         f'{full / max(size, 1):.3g} times fewer than float32.'
     )
     if saved <= 0:
-        return f'{head}\nIt pays nowhere: every link carries {-saved:,} bytes more than for a mean.'
+        return f'{head}\nIt never pays: every link carries {-saved:,} bytes more than for a mean.'
     below = ', '.join(f'{_speed(8e3 * saved / cost)} if it costs {cost} ms' for cost in COSTS)
     return (
-        f'{head}\nEvery link carries {saved:,} bytes less a step. Compression pays on links below '
-        f'{below}.'
+        f'{head}\nEvery link carries {saved:,} bytes less per step. Compression pays on links '
+        f'slower than {below}.'
     )
 
 
@@ -169,10 +168,9 @@ def _check_mesh(mesh: Any, axis_name: AxisName) -> tuple[str, ...]:
 
 
 def _place(x: Any, split: jax.NamedSharding) -> Array:
-    """One leaf of a batch where it is worked on; of what all processes hold each takes its rows.
+    """Returns one leaf of a batch, placed on the mesh. Each process places the rows of its workers.
 
-    `device_put` would compare the values between processes: all of the batch over the wire, in
-    every step, to save a part of a gradient.
+    `device_put` would send the whole batch between the processes in every step to compare it.
     """
     if split.is_fully_addressable or (isinstance(x, jax.Array) and not x.is_fully_addressable):
         return jax.device_put(x, split)
@@ -181,7 +179,7 @@ def _place(x: Any, split: jax.NamedSharding) -> Array:
 
 
 def _agree_once(batch: PyTree, mesh: jax.sharding.Mesh, seen: set[tuple]) -> None:
-    """Compares a batch between processes where its shapes are new, so not in every step."""
+    """Compares the shapes of a batch between processes when they are new, not in every step."""
     leaves, tree = jax.tree.flatten(batch)
     shapes = tree, *((jnp.shape(x), getattr(x, 'dtype', None)) for x in leaves)
     if shapes not in seen:

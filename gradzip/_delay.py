@@ -19,9 +19,9 @@ from gradzip._delay_models import Constant, Delay
 
 
 class DelayState(NamedTuple):
-    """`past` is each worker's own; count and key are the same on every worker."""
+    """The state of `delay`. `past` is each worker's own, the rest the same on every worker."""
 
-    count: Array  # i32[], steps taken
+    count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if the model does not draw
     past: PyTree  # the last `bound` gradients, a ring f[bound, *shape]; PerWorker with an axis
 
@@ -31,20 +31,19 @@ def delay(
 ) -> optax.GradientTransformation:
     """Replaces every gradient by the worker's own of some steps ago.
 
-    `delay(tau)`, a constant delay, uses nothing of the present step: in front of an exchange,
-    `delay(1)` lets the exchange of the last gradient run beside the computation of the next. In
-    compiled programs (tests/test_overlap.py) the exchange then waits for no product of the model,
-    which without delay it does for all. The compiler decides what becomes of that. For TPU (v5e,
-    compiled ahead of time) it splits an all-gather by default, `Gather` and the second half of
-    `TwoShot`, and schedules all products between its start and its end; its option
-    `xla_tpu_enable_async_collective_fusion` turns that off. All-reduces, of `Sum` and `PowerSGD`,
-    and all-to-alls stay in one piece there, free but not overlapped. On CPU there is no gain: a
-    step takes as long as the exchange and the gradient one after the other.
+    A constant delay, `delay(tau)`, uses no gradient of the current step. In front of an exchange,
+    `delay(1)` therefore lets the exchange of the last gradient run while the next one is computed:
+    in the compiled programs (tests/test_overlap.py), the exchange depends on no matrix product of
+    the model. The compiler decides whether the two overlap. For TPU (v5e, compiled ahead of time)
+    it splits an all-gather, as of `Gather` and the second half of `TwoShot`, and schedules all
+    products between its start and its end; its option `xla_tpu_enable_async_collective_fusion`
+    turns that off. All-reduces, as of `Sum` and `PowerSGD`, and all-to-alls are not split there, so
+    they do not overlap. On CPU nothing overlaps.
 
     Args:
-      model: a `Delay`, or an int for `Constant`. 0 changes nothing and remembers nothing.
+      model: a `Delay`, or an int for `Constant`. With 0, gradients pass unchanged.
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker. Nothing is
-        communicated, but workers have pasts, and draws, of their own.
+        communicated, but every worker has its own past gradients and its own draws.
       key: for random models: an int or a typed key, the same on all workers.
 
     Returns:

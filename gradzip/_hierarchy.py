@@ -1,4 +1,4 @@
-"""Exact inside a node, anything between nodes."""
+"""An exact mean inside a node, and any exchange between nodes."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def hierarchical(
 ) -> optax.GradientTransformationExtraArgs:
     """Averages exactly over `local_axis`; each worker runs `inner` on its share of the result.
 
-    One reduce-scatter over the fast local links, `inner` over the slow ones for 1 / local_size of
-    the entries, one all-gather over the local links again. A share of a leaf with two or more axes
-    is a band of its rows (so PowerSGD still sees a matrix), of any other a piece of the flat array;
-    both padded with zeros. Inside, nothing is replicated over the local axis: every part of inner's
-    state is marked with it, metrics too. Random schemes draw the same numbers for each share of a
-    leaf.
+    A step is one reduce-scatter over the fast local links, `inner` over the slow links for
+    1 / local_size of the entries, and one all-gather over the local links. The share of a leaf with
+    two or more axes is a band of its rows, so that PowerSGD still sees a matrix; that of any other
+    leaf is a piece of the flat array. Both are padded with zeros. The shares of a node's workers
+    differ, so every part of inner's state is marked with the local axis, including metrics. Random
+    schemes draw the same numbers for each share of a leaf.
 
     Args:
-      inner: an exchange over the outer axis, such as `error_feedback(TopK(0.01), 'node')`. What
-        comes after it, the optimizer, goes outside.
+      inner: an exchange over the outer axis, such as `error_feedback(TopK(0.01), 'node')`. The
+        optimizer, which comes after it, belongs outside.
       local_axis: the mapped axis of the workers inside a node.
       local_size: its size, at least 1.
 
@@ -45,7 +45,7 @@ def hierarchical(
 
     Raises:
       ValueError: local_size below 1; at trace time, an axis that is not mapped or has another size.
-      TypeError: local_size is not an integer, or local_axis no string.
+      TypeError: local_size is not an integer, or local_axis is not a string.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -78,7 +78,7 @@ def hierarchical(
 
 
 def _mark(state: PyTree, local_axis: str) -> PyTree:
-    """Everything differs over the local axis: appended to the marks there are, else a new mark."""
+    """Marks every part of a state as differing over the local axis, in addition to other axes."""
 
     def one(part: PyTree) -> PerWorker:
         if isinstance(part, PerWorker):
@@ -89,7 +89,7 @@ def _mark(state: PyTree, local_axis: str) -> PyTree:
 
 
 def _unmark(state: PyTree, local_axis: str) -> PyTree:
-    """What `inner` itself would see."""
+    """Returns the state as `inner` itself made it, without the marks that `_mark` added."""
 
     def one(part: PerWorker) -> PyTree:
         outer = part.axes[:-1]
@@ -112,14 +112,14 @@ def _check_size(local_axis: str, local_size: int) -> None:
 
 
 def _share_like(x: Any, size: int) -> Like:
-    """A band of rows where there are enough rows, else a piece of the flat array."""
+    """Returns the shape of a share: a band of rows if there are enough, else a flat piece."""
     if x.ndim >= 2 and x.shape[0] >= size:
         return Like((-(-x.shape[0] // size), *x.shape[1:]), memory_like(x).dtype)
     return Like((-(-x.size // size),), memory_like(x).dtype)
 
 
 def _blocks(x: Array, size: int) -> Array:
-    """x cut into its shares: (size, *share)."""
+    """Returns x cut into its shares: (size, *share)."""
     share = _share_like(x, size)
     bands = x if share.ndim == x.ndim and x.ndim >= 2 else x.ravel()
     padding = [(0, size * share.shape[0] - bands.shape[0])] + [(0, 0)] * (bands.ndim - 1)
@@ -127,10 +127,8 @@ def _blocks(x: Array, size: int) -> Array:
 
 
 def _joined(blocks: Array, like: Array) -> Array:
-    """The inverse of `_blocks`, in like's shape and dtype."""
-    flat = blocks.reshape(-1)[
-        : like.size
-    ]  # the padding is at the end of the flat array in both forms
+    """Inverts `_blocks`; the result has like's shape and dtype."""
+    flat = blocks.reshape(-1)[: like.size]  # in both forms, the padding is at the end
     return flat.reshape(like.shape).astype(like.dtype)
 
 
@@ -147,7 +145,7 @@ def _by_dtype(arrays: list[Array]) -> list[list[int]]:
 
 
 def _scattered_means(updates: PyTree, local_axis: str, size: int) -> PyTree:
-    """This worker's share of the local mean, all leaves of a dtype in one reduce-scatter."""
+    """Returns this worker's share of the local mean, with one reduce-scatter for each dtype."""
     leaves_, treedef = jax.tree.flatten(updates)
     blocks = [_blocks(x, size) for x in leaves_]
     shares = list(blocks)
@@ -159,7 +157,7 @@ def _scattered_means(updates: PyTree, local_axis: str, size: int) -> PyTree:
 
 
 def _restored(shares: PyTree, updates: PyTree, local_axis: str) -> PyTree:
-    """Everyone's shares together, all leaves of a dtype in one all-gather."""
+    """Returns the shares of all workers together, with one all-gather for each dtype."""
     leaves_, treedef = jax.tree.flatten(updates)
     mine = jax.tree.leaves(shares)
     whole = list(mine)
@@ -172,13 +170,16 @@ def _restored(shares: PyTree, updates: PyTree, local_axis: str) -> PyTree:
 
 
 def _tiled(table: Array) -> Array:
-    """(n, total) as (n, 16 r, 128), zeros at the end: on TPU, other shapes become an all-reduce."""
+    """Returns (n, total) as (n, 16 r, 128), padded with zeros.
+
+    On TPU, a gather of any other shape becomes an all-reduce of as many times the bytes.
+    """
     padded = jnp.pad(table, ((0, 0), (0, -table.shape[1] % (TILE_ROWS * LANES))))
     return padded.reshape(table.shape[0], -1, LANES)
 
 
 def _cut(flat: Array, group: list[int], shapes: list[tuple[int, ...]], into: list[Array]) -> None:
-    """Cuts [..., total] into arrays of these shapes, and puts them at the group's places."""
+    """Cuts [..., total] into arrays of these shapes and stores them at the group's indices."""
     start = 0
     for i, shape in zip(group, shapes, strict=True):
         stop = start + math.prod(shape)

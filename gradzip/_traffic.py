@@ -1,9 +1,9 @@
-"""What crosses the wire, predicted from traced shapes; `hlo` reads it from a compiled program.
+"""The bytes that a step sends, predicted from traced shapes. `_hlo` reads them after compilation.
 
-Both count the operands of collectives, in bytes a worker and a step: what a worker hands to an
+Both count the operands of collectives in bytes per worker and step: what a worker passes to an
 all-gather, an all-reduce, a reduce-scatter or an all-to-all. How often a link carries these bytes
-is the collective algorithm's affair; `Collective` assumes the usual ones. Of a conditional the
-branch with the most bytes counts, and a loop's body counts once.
+depends on the algorithm behind the collective; `Collective` assumes rings. Of a conditional, the
+branch with the most bytes counts; the body of a loop counts once.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ COLLECTIVES = ('psum', 'pmin', 'pmax', 'all_gather', 'reduce_scatter', 'all_to_a
 ONE_PASS = ('reduce_scatter', 'all_to_all')  # every entry crosses a link once; psum: there and back
 
 
-def payload_bytes(scheme: Scheme, params: PyTree, workers: int = 2) -> int:
-    """Bytes that one worker hands to the collectives in one step, padding included.
+def payload_bytes(scheme: Scheme, params: PyTree, *, workers: int = 2) -> int:
+    """Returns the bytes that one worker passes to collectives in one step, padding included.
 
-    Counted on the shapes of the traced exchange, never by formula. Equal to `wire_bytes` of the
-    compiled step of `compress`, `error_feedback` or `ef21`, on CPU, GPU and TPU.
+    They are counted on the shapes of the traced exchange. `wire_bytes` of the compiled step of
+    `compress`, `error_feedback` or `ef21` returns the same number for CPU and TPU.
 
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
       params: tree of arrays, or of their shapes and dtypes.
-      workers: how many; only reducers that cut arrays into chunks depend on it.
+      workers: the number of workers, on which only reducers that cut arrays into chunks depend.
 
     Returns:
       Bytes, a Python int.
@@ -53,24 +53,22 @@ def payload_bytes(scheme: Scheme, params: PyTree, workers: int = 2) -> int:
     return _bytes(_traced(step, likes, {axis: workers}))
 
 
-def step_bytes(
-    tx: optax.GradientTransformation, params: PyTree, axis_sizes: Mapping[str, int]
-) -> int:
-    """Bytes that one worker hands to the collectives in one update of a whole transformation.
+def step_bytes(tx: optax.GradientTransformation, params: PyTree, workers: Mapping[str, int]) -> int:
+    """Returns the bytes that one worker passes to collectives in one update of a transformation.
 
-    Counted on the traced update: exchanges, their metrics, and whatever wraps them. Equal to
-    `wire_bytes` of the compiled update. A collective over a single worker counts nothing.
+    They are counted on the traced update, with metrics and wrappers, and equal `wire_bytes` of the
+    compiled update. A collective over a single worker counts nothing.
 
     Args:
       tx: a transformation, usually a chain.
       params: tree of arrays, or of their shapes and dtypes; gradients have the same.
-      axis_sizes: the workers on every axis that tx names, such as `mesh.shape`.
+      workers: the number of workers on every axis that tx names, such as `mesh.shape`.
 
     Returns:
       Bytes, a Python int.
 
     Raises:
-      ValueError: tx names an axis that axis_sizes lacks.
+      ValueError: tx names an axis that workers lacks.
 
     Example:
       >>> import jax.numpy as jnp, optax, gradzip as gz
@@ -78,7 +76,7 @@ def step_bytes(
       >>> gz.step_bytes(tx, jnp.zeros(100_000), {'data': 8})
       5120
     """
-    return _bytes(collectives_of(tx, params, axis_sizes))
+    return _bytes(collectives_of(tx, params, workers))
 
 
 class Collective(NamedTuple):
@@ -90,7 +88,7 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> int:
-        """Bytes that each worker sends over its link, all rounds together."""
+        """The bytes that each worker sends over its link, in all rounds together."""
         if self.name == 'ppermute':
             return self.bytes
         others = self.workers - 1
@@ -101,7 +99,7 @@ class Collective(NamedTuple):
 
     @property
     def rounds(self) -> int:
-        """Messages that wait for one another."""
+        """The number of messages that have to wait for one another."""
         if self.name == 'ppermute':
             return 1
         passes = 1 if self.name in (*ONE_PASS, 'all_gather') else 2
@@ -109,21 +107,19 @@ class Collective(NamedTuple):
 
 
 def collectives_of(
-    tx: optax.GradientTransformation, params: PyTree, axis_sizes: Mapping[str, int]
+    tx: optax.GradientTransformation, params: PyTree, workers: Mapping[str, int]
 ) -> list[Collective]:
-    """The collectives of one update, in order; arguments and errors are those of `step_bytes`."""
-    return _traced(lambda grads: _update(tx, grads), params, axis_sizes)
+    """Returns the collectives of one update, in order. Arguments are those of `step_bytes`."""
+    return _traced(lambda grads: _update(tx, grads), params, workers)
 
 
-def link_bytes(
-    tx: optax.GradientTransformation, params: PyTree, axis_sizes: Mapping[str, int]
-) -> int:
-    """Bytes that one worker sends over its link in one update, by the usual algorithms.
+def link_bytes(tx: optax.GradientTransformation, params: PyTree, workers: Mapping[str, int]) -> int:
+    """Returns the bytes that one worker sends over its link in one update.
 
-    Rings: of an all-reduce 2 (W - 1) / W of its operand, of an all-gather W - 1 times the operand,
-    of a reduce-scatter or an all-to-all (W - 1) / W of it.
+    Ring algorithms send 2 (W - 1) / W of the operand of an all-reduce, W - 1 times that of an
+    all-gather, and (W - 1) / W of that of a reduce-scatter or an all-to-all.
     """
-    return sum(c.sent for c in collectives_of(tx, params, axis_sizes))
+    return sum(c.sent for c in collectives_of(tx, params, workers))
 
 
 def _update(tx: optax.GradientTransformation, grads: PyTree) -> PyTree:
@@ -131,7 +127,7 @@ def _update(tx: optax.GradientTransformation, grads: PyTree) -> PyTree:
 
 
 def _traced(step: Callable, like: PyTree, axis_sizes: Mapping[str, int]) -> list[Collective]:
-    """The collectives of a program that runs where these axes are mapped."""
+    """Returns the collectives of a program, traced where these axes are mapped."""
     likes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
     sizes = dict(axis_sizes)
     return _found(jax.make_jaxpr(step, axis_env=list(sizes.items()))(likes).jaxpr, sizes)
@@ -153,7 +149,7 @@ def _found(jaxpr: Any, sizes: dict[str, int]) -> list[Collective]:
 
 
 def _inner(equation: Any) -> list[Any]:
-    """The jaxprs inside an equation."""
+    """Returns the jaxprs inside an equation."""
     values = [
         v for p in equation.params.values() for v in (p if isinstance(p, tuple | list) else (p,))
     ]

@@ -1,9 +1,9 @@
-"""Around an exchange: where a state lives, when the exchange runs, and who takes part.
+"""Wrappers of an exchange: where a state lives, when the exchange runs, who takes part.
 
-`optax.MultiSteps`, `optax.apply_if_finite` and `optax.masked` cannot wrap an exchange: the first
-runs it on every micro-step and throws the result away, the second lets one worker skip what the
-others wait for, the third leaves the unmasked leaves local. Use `every`, `skip_nonfinite` and
-`optax.partition`.
+Three wrappers of optax must not be used around an exchange. `optax.MultiSteps` runs it on every
+micro-step and discards the result: use `every`. `optax.apply_if_finite` lets one worker skip a
+collective for which the others wait: use `skip_nonfinite`. `optax.masked` leaves the leaves outside
+the mask different on every worker: use `optax.partition`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ WithExtraArgs = optax.GradientTransformationExtraArgs
 
 
 def per_worker(inner: Transformation, axis_name: AxisName) -> WithExtraArgs:
-    """Marks the state of a transformation that runs before the exchange, where workers differ.
+    """Runs a transformation on each worker before the exchange, with a state of its own.
 
     Args:
       inner: any transformation without random draws, such as `optax.ema` or `optax.trace`.
       axis_name: the mapped axis of workers, or a tuple of axes.
 
     Returns:
-      A transformation that does what `inner` does, with a state that `state_specs` knows how to
-      place.
+      A transformation that does what `inner` does. Its state is marked as `PerWorker`, so that
+      `state_specs` places it.
 
     Raises:
-      TypeError: axis_name is no axis name.
+      TypeError: axis_name is not an axis name.
       ValueError: inner's state holds a key, so its draws would be the same on all workers.
 
     Example:
@@ -62,22 +62,23 @@ def per_worker(inner: Transformation, axis_name: AxisName) -> WithExtraArgs:
 
 
 class EveryState(NamedTuple):
-    """`sum` is each worker's own."""
+    """`sum` is each worker's own; the rest is as `inner` has it."""
 
-    count: Array  # i32[], gradients seen since the last exchange
-    sum: PyTree  # of these gradients; PerWorker where there is an axis
+    count: Array  # i32[], the number of gradients since the last exchange
+    sum: PyTree  # of these gradients; PerWorker with an axis
     inner: PyTree
 
 
 def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> WithExtraArgs:
     """Accumulates k gradients on the worker, then runs `inner` once on their mean.
 
-    In between the updates are zero, nothing is communicated and inner's state stands still. The
-    optimizer goes inside: `every(chain(error_feedback(...), adam(...)), 4, axis_name='data')`.
+    In the other steps the updates are zero, nothing is communicated, and inner's state does not
+    change. The optimizer belongs inside:
+    `every(chain(error_feedback(...), adam(...)), 4, axis_name='data')`.
 
     Args:
       inner: a transformation, usually a chain of an exchange and an optimizer.
-      k: gradients an exchange, at least 1.
+      k: the number of gradients per exchange, at least 1.
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
 
     Returns:
@@ -132,17 +133,17 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
 
 
 class SkipNonfiniteState(NamedTuple):
-    """All of it but `inner`'s own is the same on every worker."""
+    """`skipped` is the same on every worker; `inner` is as the inner transformation has it."""
 
-    skipped: Array  # i32[], steps skipped so far
+    skipped: Array  # i32[], the number of steps skipped so far
     inner: PyTree
 
 
 def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> WithExtraArgs:
     """Skips the step on all workers if any worker's gradient holds NaN or infinity.
 
-    A skipped step has zero updates and leaves inner's state, memories included, untouched. It costs
-    one all-reduce of a single integer. Put it around the whole chain.
+    A skipped step has zero updates and leaves inner's state, with its memories, unchanged. The
+    check costs one all-reduce of a single integer. Put this wrapper around the whole chain.
 
     Args:
       inner: a transformation, usually a chain of an exchange and an optimizer.
@@ -152,7 +153,7 @@ def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> 
       A transformation; `optax.tree.get(state, 'skipped')` counts the skipped steps.
 
     Raises:
-      TypeError: axis_name is no axis name.
+      TypeError: axis_name is not an axis name.
       ValueError: at trace time, an axis that is not mapped.
 
     Example:
@@ -187,20 +188,21 @@ def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> 
 
 
 class ParticipateState(NamedTuple):
-    """All of it is the same on every worker."""
+    """The state of `participate`, the same on every worker."""
 
-    count: Array  # i32[], steps taken
+    count: Array  # i32[], the number of steps taken
     key: Key
 
 
 def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformation:
-    """Lets `count` random workers take part in a step, their gradients scaled by W / count.
+    """Lets `count` random workers take part in each step, with gradients scaled by W / count.
 
-    The others contribute zero, so the mean over workers stays unbiased: mini-batch and, with count
-    1, incremental gradients. Goes before the exchange.
+    The other workers contribute zero, and the mean over the workers stays unbiased. With more than
+    one worker this is the mini-batch method, and with one the incremental gradient method. It
+    belongs before the exchange.
 
     Args:
-      count: workers a step, from 1 to the number of workers W.
+      count: the number of workers per step, from 1 to the number of workers W.
       axis_name: the mapped axis of workers, or a tuple of axes.
       key: an int or a typed key, the same on all workers.
 
@@ -209,7 +211,7 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
 
     Raises:
       ValueError: count below 1; at trace time, above W, or an axis that is not mapped.
-      TypeError: count is not an integer, or key is no key.
+      TypeError: count is not an integer, or key is not a key.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -253,7 +255,7 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
 def _run_if(
     go: Array, run: Callable[[PyTree], tuple[PyTree, PyTree]], state: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """run(state) where `go` is true, else zero updates and the state as it is."""
+    """Returns run(state) where `go` is true, else zero updates and the state unchanged."""
     shapes = jax.eval_shape(run, state)
 
     def rest(state: PyTree) -> tuple[PyTree, PyTree]:

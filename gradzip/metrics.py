@@ -1,9 +1,9 @@
-"""What an exchange did, as functions of (target, sent, mean).
+"""Measurements of an exchange, as functions of (target, sent, mean).
 
-`target` is what a worker wanted to send, `sent` what it did, `mean` what everyone received. Ask for
-any of them, or your own, by name: `error_feedback(..., metrics={'lost': gz.metrics.lost})`. They
-are averaged over the workers and read with `optax.tree.get(state, 'lost')`. Not asked for, not
-computed.
+`target` is what a worker wanted to send, `sent` what it sent, and `mean` what every worker
+received. Pass any of these functions, or your own, by name:
+`error_feedback(..., metrics={'lost': gz.metrics.lost})`. The values are averaged over the workers,
+kept in the state and read with `optax.tree.get(state, 'lost')`. Only what is asked for is computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Metrics = Mapping[str, Metric]
 
 
 def lost(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
-    """Share of the energy not sent, |target - sent|^2 / |target|^2: 1 - delta as observed. f[].
+    """Returns the share of the energy that was not sent, |target - sent|^2 / |target|^2. f[].
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
@@ -36,7 +36,7 @@ def lost(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
 
 
 def cosine(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
-    """Cosine of the angle between what was wanted and what was sent, 0 if either is zero. f[].
+    """Returns the cosine of the angle between target and sent, 0 if either is zero. f[].
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
@@ -48,7 +48,7 @@ def cosine(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
 
 
 def norm(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
-    """Euclidean norm of what a worker wanted to send: gradient and memory together. f[].
+    """Returns the Euclidean norm of the target, such as gradient plus memory. f[].
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
@@ -60,7 +60,7 @@ def norm(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
 
 
 def nonzeros(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
-    """Share of the entries of `mean` that are not zero: how sparse the update is. f[].
+    """Returns the share of the entries of `mean` that are not zero. f[].
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
@@ -73,7 +73,7 @@ def nonzeros(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
 
 
 def check(metrics: Metrics) -> None:
-    """Refuses what is no mapping from names to functions."""
+    """Raises TypeError for anything but a mapping from names to functions."""
     if not isinstance(metrics, Mapping) or not all(callable(f) for f in metrics.values()):
         raise TypeError(
             'metrics must map names to functions of (target, sent, mean), as '
@@ -82,7 +82,7 @@ def check(metrics: Metrics) -> None:
 
 
 def init(metrics: Metrics, params: PyTree) -> dict[str, PyTree]:
-    """Zeros with the structure that `measure` will give, so that a state never changes its own."""
+    """Returns zeros with the structure of what `measure` returns, for the first state."""
     likes = jax.tree.map(memory_like, params)
     shapes = {name: jax.eval_shape(f, likes, likes, likes) for name, f in metrics.items()}
     return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
@@ -91,7 +91,7 @@ def init(metrics: Metrics, params: PyTree) -> dict[str, PyTree]:
 def measure(
     metrics: Metrics, target: PyTree, sent: PyTree, mean: PyTree, axis_name: AxisName | None
 ) -> dict[str, PyTree]:
-    """Every metric, averaged over the workers."""
+    """Returns every metric, averaged over the workers."""
     values = {name: f(target, sent, mean) for name, f in metrics.items()}
     return collectives.mean(values, axis_name) if values else {}
 

@@ -95,7 +95,7 @@ def test_few_workers(reducer, workers, platform, request):
     compiled = compile_exchange(tx, FEW, mesh)
     predicted = gz.step_bytes(tx, FEW, {AXIS: workers})
     assert gz.wire_bytes(compiled) == predicted
-    assert predicted == gz.payload_bytes(reducer, FEW, workers) > 0
+    assert predicted == gz.payload_bytes(reducer, FEW, workers=workers) > 0
 
 
 @pytest.mark.parametrize('name', ['two shot qsgd', 'powersgd', 'schedule'])
@@ -103,7 +103,7 @@ def test_what_one_worker_sends_to_itself_is_nothing(name):
     tx = gz.error_feedback(REDUCERS[name], AXIS, key=0)
     compiled = compile_exchange(tx, PARAMS, mesh_of(1))
     assert gz.wire_bytes(compiled) == gz.step_bytes(tx, PARAMS, {AXIS: 1}) == 0
-    assert gz.payload_bytes(REDUCERS[name], PARAMS, 1) == 0
+    assert gz.payload_bytes(REDUCERS[name], PARAMS, workers=1) == 0
 
 
 @pytest.mark.parametrize('name', ['measured', 'skip_nonfinite', 'every', 'participate'])

@@ -64,9 +64,9 @@ def test_what_is_printed():
     [text] = said
     size = gz.payload_bytes(gz.TopK(0.01), params)
     saved = 2 * 3 * 4_000_000 // 4 - 3 * size
-    assert f'4 workers, 1,000,000 entries; {size:,} bytes a worker' in text
+    assert f'4 workers, 1,000,000 entries; {size:,} bytes per worker' in text
     assert f'{4_000_000 / size:.3g} times fewer than float32' in text
-    assert f'{saved:,} bytes less a step. Compression pays on links below 4' in text
+    assert f'{saved:,} bytes less per step. Compression pays on links slower than 4' in text
     assert f'below {8e-6 * saved / 0.1:.3g} Mbit/s if it costs 100 ms' in text
     assert f'{8e-9 * saved / 0.001:.3g} Gbit/s if it costs 1 ms.' in text
 
@@ -76,7 +76,7 @@ def test_it_says_where_nothing_is_won():
     said = []
     params = jnp.zeros(100_000)
     gz.data_parallel(loss, params, chain(gz.TopK(0.25)), mesh_of(8), AXIS, printer=said.append)
-    assert 'It pays nowhere' in said[0]
+    assert 'It never pays' in said[0]
     gz.data_parallel(loss, params, chain(), mesh_of(1), AXIS, printer=said.append)
     assert said[1] == 'gradzip: one worker, nothing is sent.'
 

@@ -200,7 +200,7 @@ def test_a_state_given_whole_to_one_worker():
     rows = gz.PerWorker(state.error.rows[:, 0], (AXIS,))  # as shard_map keeps them
     state = tx.init(jnp.zeros(3))._replace(error=rows)
     step = jax.vmap(lambda g: tx.update(g, state)[0], axis_name=AXIS)
-    with pytest.raises(ValueError, match=r'arrived with 2 rows where one worker runs.*state_specs'):
+    with pytest.raises(ValueError, match=r'has 2 rows where one worker runs.*state_specs'):
         step(jnp.zeros((2, 3)))
 
 

@@ -1,1 +1,1 @@
-"""Exchanges, one a file: what a worker remembers."""
+"""Exchanges, one per file. They differ in what a worker remembers."""

@@ -1,4 +1,4 @@
-"""No memory: what a compressor loses is lost."""
+"""An exchange without memory: what the compressor loses is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradzip._leaves import ExchangeState
 
 
 class CompressState(NamedTuple):
-    """All of it is the same on every worker."""
+    """The state of `compress`, the same on every worker."""
 
     exchange: ExchangeState
     metrics: dict[str, PyTree]
@@ -32,8 +32,8 @@ def compress(
 ) -> optax.GradientTransformation:
     """Replaces gradients by the mean of what the workers send of them: u = mean_w C(g_w).
 
-    With an unbiased compressor this is the paper's compressed gradient descent. A biased one (TopK,
-    ScaledSign) converges to the wrong place unless it has a memory: `error_feedback`.
+    With an unbiased compressor this is compressed gradient descent. With a biased one, such as TopK
+    or ScaledSign, it converges to the wrong point: use `error_feedback`.
 
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.

@@ -1,4 +1,4 @@
-"""Only the news is sent: what has changed since the others last heard."""
+"""An exchange that sends the change of each gradient since the last message (EF21)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gradzip._leaves import ExchangeState
 
 
 class EF21State(NamedTuple):
-    """`estimate` is each worker's own; the rest is the same on every worker."""
+    """The state of `ef21`. `estimate` is each worker's own, the rest the same on every worker."""
 
     exchange: ExchangeState
-    estimate: PyTree  # what the others believe this gradient to be; PerWorker with an axis
-    mean: PyTree  # mean of all the estimates
+    estimate: PyTree  # what the other workers assume of this gradient; PerWorker with an axis
+    mean: PyTree  # the mean of the estimates of all workers
     metrics: dict[str, PyTree]
 
 
@@ -36,16 +36,16 @@ def ef21(
 
         c_w = C(g_w - h_w);   h_w = h_w + c_w;   u = h = h + mean_w c_w
 
-    The estimates start at zero. With exact gradients the differences shrink to nothing, so any
-    contractive compressor converges to the right place at a constant step-size; under noise, put a
-    momentum in front: `chain(per_worker(optax.ema(0.9), axis), ef21(...), ...)`.
+    The estimates start at zero. With exact gradients the differences vanish in time, so that every
+    contractive compressor converges to the right point with a constant step-size. With noisy
+    gradients, put a momentum in front: `chain(per_worker(optax.ema(0.9), axis), ef21(...), ...)`.
 
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
       key: for random schemes: an int or a typed key, the same on all workers.
       metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`; here the target
-        is the difference g_w - h_w and the mean is that of the news.
+        is the difference g_w - h_w, and `mean` is the mean of the c_w.
 
     Returns:
       A transformation. Updates keep their shapes and dtypes.
@@ -87,11 +87,11 @@ def ef21(
         validation.check_updates(updates, estimate)
         axes.check_local(updates, axis_name, memory=estimate)
         target = optax.tree.sub(leaves.cast_like(updates, estimate), estimate)
-        news, sent, _, exchange = leaves.exchange(
+        change, sent, _, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
         )
-        mean = optax.tree.add(state.mean, news)
-        measured = metrics_lib.measure(metrics, target, sent, news, axis_name)
+        mean = optax.tree.add(state.mean, change)
+        measured = metrics_lib.measure(metrics, target, sent, change, axis_name)
         estimate = axes.wrap_local(optax.tree.add(estimate, sent), axis_name)
         return leaves.cast_like(mean, updates), EF21State(exchange, estimate, mean, measured)
 

@@ -1,4 +1,4 @@
-"""What was not sent is remembered and tried again."""
+"""An exchange that remembers what was not sent and adds it to the next gradient."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gradzip._leaves import ExchangeState
 
 
 class ErrorFeedbackState(NamedTuple):
-    """`error` is each worker's own; the rest is the same on every worker."""
+    """The state of `error_feedback`. `error` is each worker's own, the rest the same everywhere."""
 
     exchange: ExchangeState
-    error: PyTree  # PerWorker with an axis
+    error: PyTree  # what was not sent yet; PerWorker with an axis
     metrics: dict[str, PyTree]
 
 
@@ -35,24 +35,26 @@ def error_feedback(
     key: KeyLike | None = None,
     metrics: metrics_lib.Metrics = {},
 ) -> optax.GradientTransformation:
-    """Adds to every gradient what earlier messages left out, and sends the sum compressed.
+    """Adds to every gradient what earlier messages left out, compresses the sum and sends it.
 
         v_w = g_w + decay e_w;   u = mean_w C(v_w);   e_w = v_w - C(v_w)
 
-    Nothing is lost: the sum of the updates plus the mean of the memories is the sum of the mean
-    gradients. A memory needs contraction, so an unbiased compressor is scaled until it contracts.
+    Nothing is lost: the sum of all updates plus the mean of the memories equals the sum of the mean
+    gradients. A memory needs a contractive compressor, so an unbiased one is scaled until it is
+    contractive (`Compressor.contractive`).
 
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
-      decay: share of the memory that is kept, in (0, 1]. Below 1 something is lost, on purpose.
+      decay: the factor of the memory, in (0, 1]. Below 1, old errors are forgotten in time.
       memory_dtype: dtype of the memory; by default the leaf's own, at least float32.
       key: for random schemes: an int or a typed key, the same on all workers.
       metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`.
 
     Returns:
-      A transformation. Updates keep their shapes and dtypes. A NaN in a gradient is sent or stays
-      in the memory for good: put `skip_nonfinite` around the chain where gradients may be NaN.
+      A transformation. Updates keep their shapes and dtypes. A NaN in a gradient is sent, or it
+      stays in the memory for all later steps: put `skip_nonfinite` around the chain where gradients
+      may be NaN.
 
     Raises:
       TypeError: an argument of another kind; a leaf that is not a real float; a scheme that states

@@ -1,1 +1,1 @@
-"""Reducers, one a file: the only place with collectives."""
+"""Reducers, one per file. Only they and two wrappers communicate."""

@@ -1,4 +1,4 @@
-"""What a bare compressor means as a reducer."""
+"""The reducer that a compressor alone stands for."""
 
 from gradzip._base import Compressor, Reducer
 from gradzip._reducers.gather import Gather
@@ -6,7 +6,7 @@ from gradzip._reducers.sum import Sum
 
 
 def reducer_of(scheme: Compressor | Reducer) -> Reducer:
-    """A bare compressor is summed if linear, else gathered."""
+    """Returns a reducer as it is, and for a compressor `Sum` if it is linear, else `Gather`."""
     if isinstance(scheme, Reducer):
         return scheme
     return Sum(scheme) if scheme.linear else Gather(scheme)

@@ -1,4 +1,4 @@
-"""Every worker receives every payload."""
+"""A reducer that sends every payload to every worker."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ SMALL = 1 << 14  # entries, up to which the copies cost less than the calls that
 
 @dataclasses.dataclass(frozen=True)
 class Gather(Reducer):
-    """mean = (1/W) sum_w decode(encode(x_w)), every worker with randomness of its own.
+    """mean = (1/W) sum_w decode(encode(x_w)), where every worker draws independently.
 
     All payloads of all leaves travel in one buffer of (rows, 128) words, in one all-gather.
 
     Args:
       compressor: any compressor.
 
-    Bytes: a worker contributes one buffer and receives W - 1: it pays against an all-reduce of n
-      float32 entries (about 8 n bytes each way) as long as the payload is below 8 n / (W - 1)
-      bytes.
+    Bytes: a worker contributes one buffer and receives W - 1. This is cheaper than an all-reduce of
+      n float32 entries, which sends about 8 n bytes each way, as long as the payload is smaller
+      than 8 n / (W - 1) bytes.
 
     Raises:
       TypeError: compressor is not a Compressor.
@@ -94,7 +94,7 @@ class Gather(Reducer):
     def messages(
         self, xs: list[Array], keys: list[Key]
     ) -> tuple[list[Payload], list[Array], list[Array]]:
-        """What this worker sends, what that stands for, and what is lost, with its own keys."""
+        """Returns what this worker sends, what that stands for, and what is lost."""
 
         def message(like: Like, x: Array, key: Key) -> tuple[Payload, Array, Array]:
             payload = self.compressor.encode(x, key)
@@ -106,7 +106,7 @@ class Gather(Reducer):
         return payloads, sents, losts
 
     def payloads(self, xs: list[Array], keys: list[Key]) -> list[Payload]:
-        """What this worker sends, one payload an array, each with this worker's own key."""
+        """Returns what this worker sends: one payload per array, each encoded with its own key."""
 
         def payload(like: Like, x: Array, key: Key) -> Payload:
             del like
@@ -115,7 +115,13 @@ class Gather(Reducer):
         return each(payload, [like_of(x) for x in xs], self.largest_looped, xs, keys)
 
     def means(self, buffers: Array, likes: list[Like], keys: list[Key]) -> list[Array]:
-        """The mean of what everyone sent: buffers u32[workers, rows, 128], keys [workers] each."""
+        """Returns the mean of what all workers sent.
+
+        Args:
+          buffers: the payloads of all workers, u32[workers, rows, 128].
+          likes: shapes and dtypes of the arrays.
+          keys: the keys of all workers for each array, key[workers].
+        """
 
         def mean(like: Like, payloads: Payload, keys: Key) -> Array:
             return self.compressor.decode_mean(payloads, like, keys)

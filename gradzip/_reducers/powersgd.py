@@ -1,4 +1,4 @@
-"""Low-rank factors, one power iteration a step."""
+"""A reducer that sends low-rank factors, from one power iteration per step."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ FIRST_BASIS = 0  # any constant: the first Q must be the same on every worker, a
 class PowerSGD(Reducer):
     """mean = P Q^T with P = orth(pmean(M_w Q_old)), Q_w = M_w^T P and Q = pmean(Q_w).
 
-    Q starts as a fixed Gaussian function of the shape and is warm ever after. A worker's own share
-    is `sent` = P Q_w^T, a projection of its M_w, so a memory of M_w - P Q_w^T cannot grow as the
-    one of M_w - P Q^T does. A leaf becomes a matrix by splitting its axes in two where rows +
-    columns are fewest; leaves with fewer than two axes, and those that would not shrink by
-    `min_rate`, are averaged exactly. Leaves with matrices of one shape are multiplied and
-    orthogonalised together.
+    The first Q is a fixed Gaussian matrix for each shape; every later step starts from the Q of the
+    step before. A worker's contribution is `sent` = P Q_w^T, a projection of its M_w, so that a
+    memory of M_w - P Q_w^T cannot grow as one of M_w - P Q^T does. A leaf becomes a matrix by
+    splitting its axes in two where rows + columns are fewest. Leaves with fewer than two axes, and
+    those that would not shrink by `min_rate`, are averaged exactly. Matrices of one shape are
+    multiplied and orthogonalised together.
 
-    Orthonormal columns are found for every matrix, of zeros or of any rank too. NaN and infinity
-    reach the mean, but the basis of the next step is the last good one, column by column, so that
-    they are gone with the gradient that held them.
+    Matrices of zeros and of any rank have orthonormal columns too. NaN and infinity reach the mean,
+    but the columns of Q that are not finite are replaced by those of the step before, so that the
+    next finite gradient is exchanged correctly.
 
     Args:
-      rank: columns of P and Q, at least 1.
-      min_rate: how many times fewer entries the factors of a leaf must have, at least 1.
+      rank: the number of columns of P and Q, at least 1.
+      min_rate: the least factor by which the factors must have fewer entries than the leaf, at
+        least 1.
 
-    Bytes: two all-reduces in all, of 4 rank rows and 4 rank columns bytes for each float32 matrix
-      and 4 n for each exact leaf of n entries; whatever the number of workers.
+    Bytes: two all-reduces in all. The first carries 4 rank rows bytes for each float32 matrix and
+      4 n bytes for each leaf of n entries that is averaged exactly; the second carries 4 rank
+      columns bytes for each matrix. Neither depends on the number of workers.
 
     Raises:
       ValueError: rank or min_rate below 1.
-      TypeError: rank is not an integer, or min_rate no number.
+      TypeError: rank is not an integer, or min_rate is not a number.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -99,19 +101,19 @@ class PowerSGD(Reducer):
 
 
 def _matrix_shape(like: Like | Array) -> tuple[int, int]:
-    """Rows and columns of the split of the axes with the fewest of both together."""
+    """Returns the rows and columns of the split of the axes for which their sum is least."""
     splits = range(1, like.ndim)
     shapes = [(math.prod(like.shape[:k]), math.prod(like.shape[k:])) for k in splits]
     return min(shapes, key=sum)
 
 
 def _matrix(x: Array) -> Array:
-    """In at least float32: a QR in bfloat16 is refused, one in float16 would be useless."""
+    """Returns x as a matrix in at least float32, because QR does not exist in 16 bits."""
     return x.reshape(_matrix_shape(x)).astype(widest(jnp.float32, x.dtype))
 
 
 def _same_shapes(xs: dict[int, Array]) -> list[list[int]]:
-    """The keys of the arrays whose matrices can be stacked."""
+    """Groups the keys of the arrays by the shape and dtype of their matrices."""
     groups: dict[tuple, list[int]] = {}
     for i, x in xs.items():
         groups.setdefault((_matrix_shape(x), x.dtype), []).append(i)
@@ -119,21 +121,22 @@ def _same_shapes(xs: dict[int, Array]) -> list[list[int]]:
 
 
 def _matmul(a: Array, b: Array) -> Array:
-    """In full precision: accelerators round float32 factors, and then law 2 fails by as much."""
+    """Multiplies in full precision, since accelerators would round float32 factors otherwise."""
     return jnp.matmul(a, b, precision='highest')
 
 
 def _orthonormal(p: Array) -> Array:
-    """Orthonormal columns that span p's, f[..., rows, rank]; any others where p has none.
+    """Returns orthonormal columns whose span contains that of p's columns: f[..., rows, rank].
 
-    Householder reflections give them for every finite matrix. Columns are scaled to 1 first, which
-    leaves their Q as it is, since squares of huge ones overflow and of tiny ones vanish.
+    Householder reflections find them for every finite matrix. Columns are first scaled to a largest
+    magnitude of 1, which does not change Q, because squares of huge entries would overflow and
+    those of tiny entries vanish.
     """
     largest = jnp.max(jnp.abs(p), axis=-2, keepdims=True)
     return jnp.linalg.qr(p / jnp.where(largest == 0, 1, largest))[0]
 
 
 def _next_basis(new: Array, old: Array) -> Array:
-    """The new columns where they are finite and not zero, else the old ones."""
+    """Returns the new columns where they are finite and not zero, else the old ones."""
     size = jnp.sum(jnp.abs(new), axis=0)
     return jnp.where((size > 0) & jnp.isfinite(size), new.astype(old.dtype), old)

@@ -1,4 +1,4 @@
-"""Payloads are summed in flight."""
+"""A reducer that sums payloads in an all-reduce."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from gradzip._base import (
 class Sum(Reducer):
     """mean = decode((1/W) sum_w encode(x_w)) with a linear compressor and one key for all workers.
 
-    `Sum(Identity())` is the exact mean. All payloads of all leaves go through one all-reduce.
+    `Sum(Identity())` is the exact mean. All payloads of all leaves travel in one all-reduce.
 
     Args:
       compressor: a linear compressor: Identity, RandK, Bernoulli.
 
-    Bytes: an all-reduce of the payload, whatever the number of workers.
+    Bytes: an all-reduce of the payload, for any number of workers.
 
     Raises:
       TypeError: compressor is not a Compressor, or not linear.

@@ -1,4 +1,4 @@
-"""Everyone averages a chunk and passes it on."""
+"""A reducer in which every worker averages one chunk and sends the average to all."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from gradzip._packing import from_buffer, to_buffer
 class TwoShot(Reducer):
     """Chunk c of the mean is B((1/W) sum_w A(x_w[c])), computed by worker c, which owns it.
 
-    Every array is cut into W chunks, the last ones padded with zeros. The payloads of all arrays
-    travel in one all-to-all; an owner decodes what it receives and averages it exactly, encodes the
-    average again, and one all-gather hands it to everyone. What the second encoding loses, it loses
-    for all W workers; it is charged to the owner, sent_owner -= W (average - decoded), so that the
-    mean of what was sent is still the mean.
+    Every array is cut into W chunks, padded with zeros at the end. The payloads of all arrays
+    travel in one all-to-all. An owner decodes what it receives, averages it exactly and encodes the
+    average; one all-gather sends it to all workers. The second encoding loses something for all W
+    workers, which is charged to the owner, sent_owner -= W (average - decoded), so that the mean of
+    what was sent is still the mean.
 
     Args:
       compressor: A, what workers send to owners.
       second: B, what owners send to everyone; None for the same again.
 
-    Bytes: with p(n) bytes a payload of n entries, a worker hands W p(n / W) to the all-to-all and
-      p(n / W) to the all-gather. It sends 2 (W - 1) p(n / W) over its links, about 2 p(n) whatever
-      W is, where `Gather` has (W - 1) p(n): the one to take from four workers on, and the one that
-      keeps paying where W grows. A float32 all-reduce sends 8 n (W - 1) / W.
+    Bytes: if a payload of n entries has p(n) bytes, a worker passes W p(n / W) to the all-to-all
+      and p(n / W) to the all-gather. It sends 2 (W - 1) p(n / W) over its links, which is about
+      2 p(n) for any W, where `Gather` sends (W - 1) p(n). Prefer `TwoShot` from four workers on. A
+      float32 all-reduce sends 8 n (W - 1) / W.
 
-    Under a memory the charge W (average - decoded) comes back through A. With r = sqrt(1 - delta)
-      of each, the memory provably stays bounded if (1 + r_A)(1 + r_B) < 2, as for quantizers of 8
-      bits. Beyond the proof, on eight workers, it stayed bounded for 1000 steps with QSGD, Ternary,
-      TopK and ScaledSign; it grew slowly with RandK(0.2), and exploded with RandK(0.1) followed by
-      ScaledSign.
+    Memory: under `error_feedback` the charge W (average - decoded) passes through A again. With
+      r = sqrt(1 - delta) for each of the two, the memory is proved to stay bounded if
+      (1 + r_A)(1 + r_B) < 2, as for quantizers of 8 bits. In experiments with eight workers it
+      stayed bounded for 1000 steps with QSGD, Ternary, TopK and ScaledSign, grew slowly with
+      RandK(0.2), and diverged with RandK(0.1) followed by ScaledSign.
 
     Raises:
       TypeError: compressor or second is not a Compressor.
@@ -61,7 +61,7 @@ class TwoShot(Reducer):
       [811008, 608256, 565760]
 
     Reference: Alistarh et al., arXiv 1610.02132, section 4 (chunks with owners); Tang et al., arXiv
-      1905.05957 (both directions compressed; their second memory is here part of the owner's).
+      1905.05957 (both directions compressed; here the owner has both memories in one).
     """
 
     compressor: Compressor
@@ -111,7 +111,7 @@ class TwoShot(Reducer):
         return out
 
     def payloads(self, chunks: list[Array], keys: list[Key]) -> list[Payload]:
-        """What this worker sends to every owner, stacked: one payload a chunk of each array."""
+        """Returns what this worker sends to every owner: a stack of one payload for each chunk."""
         encode = _over_rows(self.compressor, self.compressor.encode)
         return [encode(*args) for args in zip(chunks, keys, strict=True)]
 
@@ -122,7 +122,7 @@ class TwoShot(Reducer):
         keys: list[Key],
         axis_name: AxisName | None,
     ) -> list[Array]:
-        """What the workers wanted in this worker's chunk of each array, on average."""
+        """Returns the average over the workers of the chunk of each array that this worker owns."""
         workers, me = axes.worker_count(axis_name), axes.worker_index(axis_name)
         one = jax.tree.map(lambda a: Like(a.shape[1:], a.dtype), payloads)
         buffers = collectives.all_to_all(jax.vmap(to_buffer)(payloads), axis_name)
@@ -138,7 +138,7 @@ class TwoShot(Reducer):
     def _everyones(
         self, seconds: list[Payload], likes: list[Like], keys: list[Key], axis_name: AxisName | None
     ) -> list[Array]:
-        """All chunks of the mean of each array, as their owners encoded them: [workers, chunk]."""
+        """Returns all chunks of the mean of each array as their owners encoded them."""
         workers = axes.worker_count(axis_name)
         owners = workers + lax.iota(jnp.int32, workers)
         buffer = to_buffer(seconds)
@@ -152,7 +152,10 @@ class TwoShot(Reducer):
 
 
 def _first_key(key: Key, worker: Array, chunk: Array) -> Key:
-    """Of a worker's payload for one owner. An owner's second key is fold_in(key, W + owner)."""
+    """Returns the key of a worker's payload for one owner.
+
+    The second encoding of an owner has the key fold_in(key, W + owner).
+    """
     return jax.random.fold_in(jax.random.fold_in(key, worker), chunk)
 
 
@@ -163,14 +166,14 @@ def _decode(compressor: Compressor, payloads: Payload, like: Like, keys: Key) ->
 
 
 def _over_rows(compressor: Compressor, function: Callable) -> Callable:
-    """The function on every row; in a loop where a batch of selections is slower than one each."""
+    """Returns the function applied to every row, in a loop where that is faster than a batch."""
     if not compressor.selects:
         return jax.vmap(function)
     return lambda *rows: lax.map(lambda row: function(*row), rows)
 
 
 def _cut(x: Array, workers: int) -> Array:
-    """The flat array in equal chunks, zeros at the end: [workers, ceil(n / workers)]."""
+    """Cuts the flat array into equal chunks, padded with zeros: [workers, ceil(n / workers)]."""
     return jnp.pad(x.ravel(), (0, -x.size % workers)).reshape(workers, -(-x.size // workers))
 
 

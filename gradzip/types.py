@@ -1,0 +1,48 @@
+"""Types for annotations, for payloads and states, and for compressors of your own.
+
+A compressor or reducer outside of gradzip needs `Array`, `AxisName`, `Key`, `Like`, `Payload` and
+`State` for its annotations; `Wrapper` is the base of a compressor that hands another form of the
+array to an inner compressor. The other names are the classes of the payloads that compressors
+return and of the states that transformations keep.
+"""
+
+from gradzip._base import Array as Array
+from gradzip._base import AxisName as AxisName
+from gradzip._base import Key as Key
+from gradzip._base import KeyLike as KeyLike
+from gradzip._base import Like as Like
+from gradzip._base import Payload as Payload
+from gradzip._base import PyTree as PyTree
+from gradzip._base import Scheme as Scheme
+from gradzip._base import State as State
+from gradzip._compose import Composed as Composed
+from gradzip._compose import Contracted as Contracted
+from gradzip._compose import Wrapper as Wrapper
+
+# payloads
+from gradzip._compressors.blocktopk import BlockSparse as BlockSparse
+from gradzip._compressors.cast import Narrow as Narrow
+from gradzip._compressors.counted import Counted as Counted
+from gradzip._compressors.identity import Dense as Dense
+from gradzip._compressors.induced import Twofold as Twofold
+from gradzip._compressors.natural import Powers as Powers
+from gradzip._compressors.onebit import TwoMeans as TwoMeans
+from gradzip._compressors.qsgd import Quantized as Quantized
+from gradzip._compressors.randk import Entries as Entries
+from gradzip._compressors.scaled_sign import Signs as Signs
+from gradzip._compressors.sparse import Sparse as Sparse
+from gradzip._positions import Positions as Positions
+
+# states
+from gradzip._data_parallel import Training as Training
+from gradzip._delay import DelayState as DelayState
+from gradzip._feedback.compress import CompressState as CompressState
+from gradzip._feedback.ef21 import EF21State as EF21State
+from gradzip._feedback.error_feedback import ErrorFeedbackState as ErrorFeedbackState
+from gradzip._feedback.iag import IAGState as IAGState
+from gradzip._leaves import ExchangeState as ExchangeState
+from gradzip._reducers.schedule import ScheduleState as ScheduleState
+from gradzip._wrappers import EveryState as EveryState
+from gradzip._wrappers import ParticipateState as ParticipateState
+from gradzip._wrappers import SkipNonfiniteState as SkipNonfiniteState
+from gradzip.metrics import Metric as Metric
