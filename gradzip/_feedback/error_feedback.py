@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -14,7 +15,7 @@ from gradzip import (
     _validation as validation,
     metrics as metrics_lib,
 )
-from gradzip._base import AxisName, KeyLike, PyTree, Scheme, State
+from gradzip._base import Array, AxisName, KeyLike, PyTree, Scheme, State
 from gradzip._leaves import ExchangeState
 
 
@@ -30,7 +31,7 @@ def error_feedback(
     scheme: Scheme,
     axis_name: AxisName | None = None,
     *,
-    decay: float = 1.0,
+    decay: float | Array = 1.0,
     memory_dtype: Any = None,
     key: KeyLike | None = None,
     metrics: metrics_lib.Metrics = {},
@@ -46,7 +47,8 @@ def error_feedback(
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
-      decay: the factor of the memory, in (0, 1]. Below 1, old errors are forgotten in time.
+      decay: the factor of the memory, in (0, 1]. Below 1, old errors are forgotten in time. A
+        scalar array is accepted as well, so that `optax.inject_hyperparams` can schedule it.
       memory_dtype: dtype of the memory; by default the leaf's own, at least float32.
       key: for random schemes: an int or a typed key, the same on all workers.
       metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`.
@@ -75,7 +77,8 @@ def error_feedback(
       1; Karimireddy et al., arXiv 1901.09847, algorithm 2.
     """
     validation.check_scheme('error_feedback', scheme, axis_name, key)
-    checks.unit_interval('error_feedback', 'decay', decay)
+    if not isinstance(decay, jax.Array):  # an array may be traced, as under inject_hyperparams
+        checks.unit_interval('error_feedback', 'decay', decay)
     metrics_lib.check(metrics)
     if memory_dtype is not None and not jnp.issubdtype(memory_dtype, jnp.floating):
         raise TypeError(f'memory_dtype must be a floating-point dtype; got {memory_dtype!r}.')
