@@ -63,5 +63,6 @@ from gradzip._axes import state_specs as state_specs
 from gradzip._base import PerWorker as PerWorker
 from gradzip._data_parallel import data_parallel as data_parallel
 from gradzip._hlo import wire_bytes as wire_bytes
+from gradzip._resize import resize as resize
 from gradzip._traffic import payload_bytes as payload_bytes
 from gradzip._traffic import step_bytes as step_bytes

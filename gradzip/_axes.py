@@ -153,25 +153,76 @@ def worker_index(axis_name: AxisName | None) -> Array:
     return index
 
 
+def new_local(tree: PyTree, axis_name: AxisName | None) -> PyTree:
+    """Marks a first state, which is the same on all workers, as each worker's own.
+
+    It may be made outside of the mapper, so the worker is not known yet: its number is -1. Without
+    an axis, the tree is returned as it is.
+    """
+    if axis_name is None:
+        return tree
+    rows = jax.tree.map(lambda x: x[None], tree)
+    return PerWorker(rows, names_of(axis_name), jnp.full([1], -1, jnp.int32))
+
+
 def wrap_local(tree: PyTree, axis_name: AxisName | None) -> PyTree:
     """Marks a tree as this worker's own. Without an axis, the tree is returned as it is."""
     if axis_name is None:
         return tree
-    return PerWorker(jax.tree.map(lambda x: x[None], tree), names_of(axis_name))
+    rows = jax.tree.map(lambda x: x[None], tree)
+    return PerWorker(rows, names_of(axis_name), worker_index(axis_name)[None])
 
 
 def unwrap_local(tree: PyTree, axis_name: AxisName | None) -> PyTree:
     """Returns this worker's own part of what `wrap_local` marked."""
+    made_for = tree.axes if isinstance(tree, PerWorker) else ()
+    if made_for != names_of(axis_name):
+        raise ValueError(
+            f'This state was made for {_axes_text(made_for)}, but the transformation that receives '
+            f'it has {_axes_text(names_of(axis_name))}. Make the state with the init of the same '
+            'transformation.'
+        )
     if axis_name is None:
         return tree
     for row in jax.tree.leaves(tree.rows):
         if row.shape[0] != 1:
-            raise ValueError(
-                f'A PerWorker state has {row.shape[0]} rows where one worker runs, which must '
-                'receive its own row alone: pass gradzip.state_specs(state, ...) to the mapper as '
-                'the specification of the state.'
-            )
+            _refuse_rows(row.shape[0], worker_count(axis_name))
     return jax.tree.map(lambda x: x[0], tree.rows)
+
+
+def nan_if_misplaced(updates: PyTree, marked: PyTree, axis_name: AxisName | None) -> PyTree:
+    """Returns updates, or NaN where this worker received a row that belongs to another one.
+
+    That happens where a state leaves a mapper as if it were replicated (out_axes=None under pmap,
+    P() under shard_map with check_vma=False): every worker then continues with the memory of one.
+    Types do not show it, so the rows carry the number of their worker. XLA fuses the selection
+    into whatever reads the updates.
+    """
+    if axis_name is None or marked.worker is None:
+        return updates
+    number = marked.worker[0]
+    misplaced = (number >= 0) & (number != worker_index(axis_name))
+    return jax.tree.map(lambda x: jnp.where(misplaced, jnp.full_like(x, jnp.nan), x), updates)
+
+
+def _axes_text(names: tuple[str, ...]) -> str:
+    if not names:
+        return 'no axis'
+    return f'the axis {names[0]!r}' if len(names) == 1 else f'the axes {names}'
+
+
+def _refuse_rows(rows: int, workers: int) -> None:
+    if rows == workers:
+        raise ValueError(
+            f'A PerWorker state has {rows} rows where one worker runs, which must receive its own '
+            'row alone: pass gradzip.state_specs(state, ...) to the mapper as the specification of '
+            'the state.'
+        )
+    raise ValueError(
+        f'Each of {workers} workers received {rows} rows of a PerWorker state, so the state was '
+        f'made for {rows * workers} workers. Use gradzip.resize(state, {workers}) to continue with '
+        'another number of workers.'
+    )
 
 
 def state_specs(

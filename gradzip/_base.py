@@ -196,7 +196,8 @@ class PerWorker:
 
     Every leaf of `rows` has a leading axis of workers. Its length is one where `update` runs, and
     the number of workers outside the mapper. `axes` names the mapped axes over which the rows
-    differ; `gradzip.state_specs` turns it into the specification that each mapper expects.
+    differ; `gradzip.state_specs` turns it into the specification that each mapper expects. `worker`
+    numbers the rows, so that a worker that receives a row of another one notices.
 
     Example:
       >>> import gradzip as gz, jax.numpy as jnp
@@ -206,6 +207,22 @@ class PerWorker:
 
     rows: PyTree
     axes: tuple[str, ...] = dataclasses.field(metadata={'static': True})
+    worker: Array | None = None  # i32[1], the number of the worker; -1 before the first step
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class MadeFor:
+    """The transformation that a state belongs to, in words. A state has it as a static field.
+
+    Trees that differ in a static field are different, so that JAX refuses to mix them up, and every
+    update compares it with the transformation that receives the state.
+    """
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 Scheme = Compressor | Reducer | Callable[[Like], Compressor | Reducer]

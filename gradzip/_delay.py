@@ -24,6 +24,7 @@ class DelayState(NamedTuple):
     count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if the model does not draw
     past: PyTree  # the last `bound` gradients, a ring f[bound, *shape]; PerWorker with an axis
+    made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
 
 def delay(
@@ -79,27 +80,30 @@ def delay(
     if model.bound == 0:
         return optax.identity()
 
+    made_for = validation.made_for('delay', model, axis_name)
+
     def init(params: PyTree) -> DelayState:
         validation.check_updates(params, params)
         likes = jax.tree.map(memory_like, params)
         past = jax.tree.map(lambda x: jnp.zeros((model.bound, *x.shape), x.dtype), likes)
-        return DelayState(
-            jnp.zeros([], jnp.int32), leaves.base_key(key), axes.wrap_local(past, axis_name)
-        )
+        past = axes.new_local(past, axis_name)
+        return DelayState(jnp.zeros([], jnp.int32), leaves.base_key(key), past, made_for)
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, DelayState]:
         del params
+        validation.check_state(state, DelayState, made_for)
         past = axes.unwrap_local(state.past, axis_name)
         validation.check_updates(
             updates, jax.tree.map(lambda ring: Like(ring.shape[1:], ring.dtype), past)
         )
         axes.check_local(updates, axis_name, memory=past)
         late = _late(model, updates, past, state, axis_name)
+        late = axes.nan_if_misplaced(late, state.past, axis_name)
         past = _remember(updates, past, state.count % model.bound)
         count = leaves.next_count(state.count)
-        return late, DelayState(count, state.key, axes.wrap_local(past, axis_name))
+        return late, DelayState(count, state.key, axes.wrap_local(past, axis_name), made_for)
 
     return optax.GradientTransformation(init, update)
 

@@ -62,38 +62,49 @@ def hierarchical(
         validation.check_updates(params, params)
         shares = [_share_like(p, local_size) for p in jax.tree.leaves(params)]
         zeros = [jnp.zeros(share.shape, share.dtype) for share in shares]
-        return _mark(inner.init(jax.tree.unflatten(jax.tree.structure(params), zeros)), local_axis)
+        return _mark(
+            inner.init(jax.tree.unflatten(jax.tree.structure(params), zeros)),
+            local_axis,
+            running=False,
+        )
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any):
         validation.check_updates(updates, updates if params is None else params)
         axes.check_local(updates, local_axis)
         _check_size(local_axis, local_size)
-        own = axes.localize(_unmark(state, local_axis), local_axis)
+        by_axes = {part.axes: part for part in jax.tree.leaves(state, is_leaf=_is_marked)}
+        for part in by_axes.values():
+            updates = axes.nan_if_misplaced(updates, part, part.axes)
+        own = axes.localize(_unmark(state, local_axis, local_size), local_axis)
         my_params = None if params is None else _own_blocks(params, local_axis, local_size)
         shares = _scattered_means(updates, local_axis, local_size)
         shares, own = inner.update(shares, own, my_params, **extra)
-        return _restored(shares, updates, local_axis), _mark(own, local_axis)
+        return _restored(shares, updates, local_axis), _mark(own, local_axis, running=True)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _mark(state: PyTree, local_axis: str) -> PyTree:
+def _mark(state: PyTree, local_axis: str, *, running: bool) -> PyTree:
     """Marks every part of a state as differing over the local axis, in addition to other axes."""
 
     def one(part: PyTree) -> PerWorker:
-        if isinstance(part, PerWorker):
-            return PerWorker(part.rows, (*part.axes, local_axis))
-        return PerWorker(part[None], (local_axis,))
+        names = (*part.axes, local_axis) if isinstance(part, PerWorker) else (local_axis,)
+        rows = part.rows if isinstance(part, PerWorker) else part[None]
+        worker = axes.worker_index(names)[None] if running else jnp.full([1], -1, jnp.int32)
+        return PerWorker(rows, names, worker)
 
     return jax.tree.map(one, state, is_leaf=_is_marked)
 
 
-def _unmark(state: PyTree, local_axis: str) -> PyTree:
+def _unmark(state: PyTree, local_axis: str, local_size: int) -> PyTree:
     """Returns the state as `inner` itself made it, without the marks that `_mark` added."""
 
     def one(part: PerWorker) -> PyTree:
         outer = part.axes[:-1]
-        return PerWorker(part.rows, outer) if outer else axes.unwrap_local(part, local_axis)
+        if not outer:
+            return axes.unwrap_local(part, local_axis)
+        worker = None if part.worker is None else part.worker // local_size  # -1 stays -1
+        return PerWorker(part.rows, outer, worker)
 
     return jax.tree.map(one, state, is_leaf=_is_marked)
 

@@ -72,6 +72,7 @@ def exchange(
     keys = list(fold_each(step_key(state), len(xs)))
     out: list = [None] * len(xs)
     for reducer, members in _groups(scheme, xs, memory).items():
+        validation.check_drawable(reducer, state.key)
         xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
         for i, reduced in zip(members, reducer.reduce(xs_, states_, keys_, axis_name), strict=True):
             out[i] = reduced

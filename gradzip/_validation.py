@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradzip import _axes as axes
-from gradzip._base import AxisName, Compressor, KeyLike, PyTree, Reducer, Scheme
+from gradzip._base import AxisName, Compressor, KeyLike, MadeFor, PyTree, Reducer, Scheme
 
 
 def check_scheme(
@@ -27,6 +27,30 @@ def check_scheme(
     check_key(key)
     if isinstance(scheme, Compressor | Reducer):
         check_drawable(scheme, key)
+
+
+def made_for(owner: str, about: Any, axis_name: AxisName | None) -> MadeFor:
+    """Returns the words in which a state says what it was made for.
+
+    Two functions are the same in these words, because equal functions need not be the same object.
+    """
+    known = not callable(about) or isinstance(about, Compressor | Reducer)
+    return MadeFor(f'{owner}({about if known else "a function of the leaf"}, {axis_name!r})')
+
+
+def check_state(state: Any, kind: type, expected: MadeFor) -> None:
+    """Checks that a state was made by the transformation that receives it."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f'{expected} received a state of type {type(state).__name__} where it expects '
+            f'{kind.__name__}. Pass the state that its own init returned.'
+        )
+    if state.made_for != expected:
+        raise ValueError(
+            f'This state was made for {state.made_for}, but {expected} received it. Pass the state '
+            'that its own init returned. To change the compression during training, use '
+            'gradzip.Schedule.'
+        )
 
 
 def check_key(key: KeyLike | None) -> None:

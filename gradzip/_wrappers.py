@@ -50,11 +50,12 @@ def per_worker(inner: Transformation, axis_name: AxisName) -> WithExtraArgs:
     def init(params: PyTree) -> PyTree:
         state = inner.init(params)
         _refuse_keys(state)
-        return axes.wrap_local(state, axis_name)
+        return axes.new_local(state, axis_name)
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any):
-        axes.check_local(updates, axis_name)
         own = axes.localize(axes.unwrap_local(state, axis_name), axis_name)
+        axes.check_local(updates, axis_name)
+        updates = axes.nan_if_misplaced(updates, state, axis_name)
         updates, own = inner.update(updates, own, params, **extra)
         return updates, axes.wrap_local(own, axis_name)
 
@@ -67,6 +68,7 @@ class EveryState(NamedTuple):
     count: Array  # i32[], the number of gradients since the last exchange
     sum: PyTree  # of these gradients; PerWorker with an axis
     inner: PyTree
+    made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
 
 def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> WithExtraArgs:
@@ -103,20 +105,23 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
     """
     checks.integer('every', 'k', k, 1)
     axes.names_of(axis_name)
+    made_for = validation.made_for('every', k, axis_name)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> EveryState:
         zeros = leaves.zeros_in_memory(params)
         return EveryState(
-            jnp.zeros([], jnp.int32), axes.wrap_local(zeros, axis_name), inner.init(params)
+            jnp.zeros([], jnp.int32), axes.new_local(zeros, axis_name), inner.init(params), made_for
         )
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, EveryState]:
+        validation.check_state(state, EveryState, made_for)
         total = axes.unwrap_local(state.sum, axis_name)
         validation.check_updates(updates, total)
         axes.check_local(updates, axis_name, memory=total)
+        updates = axes.nan_if_misplaced(updates, state.sum, axis_name)
         total = optax.tree.add(total, leaves.cast_like(updates, total))
 
         def run(inner_state: PyTree) -> tuple[PyTree, PyTree]:
@@ -127,7 +132,7 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
         new, inner_state = _run_if(last, run, state.inner)
         total = jax.tree.map(lambda x: jnp.where(last, 0, x), total)
         count = (state.count + 1) % k
-        return new, EveryState(count, axes.wrap_local(total, axis_name), inner_state)
+        return new, EveryState(count, axes.wrap_local(total, axis_name), inner_state, made_for)
 
     return WithExtraArgs(init, update)
 
@@ -192,6 +197,7 @@ class ParticipateState(NamedTuple):
 
     count: Array  # i32[], the number of steps taken
     key: Key
+    made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
 
 def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformation:
@@ -228,15 +234,17 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
     validation.check_key(key)
     if key is None:
         raise ValueError('participate draws random workers: pass key=, an int or a typed key.')
+    made_for = validation.made_for('participate', count, axis_name)
 
     def init(params: PyTree) -> ParticipateState:
         del params
-        return ParticipateState(jnp.zeros([], jnp.int32), leaves.base_key(key))
+        return ParticipateState(jnp.zeros([], jnp.int32), leaves.base_key(key), made_for)
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, ParticipateState]:
         del params
+        validation.check_state(state, ParticipateState, made_for)
         axes.check_local(updates, axis_name)
         workers = axes.worker_count(axis_name)
         if count > workers:
@@ -247,7 +255,7 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
         order = jax.random.permutation(leaves.step_key(state), workers)
         drawn = jnp.argmax(order == axes.worker_index(axis_name)) < count
         updates = jax.tree.map(lambda g: jnp.where(drawn, g * (workers / count), 0), updates)
-        return updates, ParticipateState(leaves.next_count(state.count), state.key)
+        return updates, ParticipateState(leaves.next_count(state.count), state.key, made_for)
 
     return Transformation(init, update)
 

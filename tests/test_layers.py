@@ -22,6 +22,7 @@ LAYERS = [
     ['compressors'],
     ['positions'],
     ['collectives', 'compose', 'kernels', 'packing'],
+    ['resize'],
     ['axes'],
     ['base'],
     ['blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],

@@ -21,6 +21,7 @@ class CompressState(NamedTuple):
 
     exchange: ExchangeState
     metrics: dict[str, PyTree]
+    made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
 
 def compress(
@@ -60,16 +61,19 @@ def compress(
     """
     validation.check_scheme('compress', scheme, axis_name, key)
     metrics_lib.check(metrics)
+    made_for = validation.made_for('compress', scheme, axis_name)
 
     def init(params: PyTree) -> CompressState:
         return CompressState(
             exchange=leaves.init(scheme, params, key, memory=False),
             metrics=metrics_lib.init(metrics, params),
+            made_for=made_for,
         )
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, CompressState]:
+        validation.check_state(state, CompressState, made_for)
         validation.check_updates(updates, updates if params is None else params)
         axes.check_local(updates, axis_name)
         target = leaves.in_memory_dtype(updates)
@@ -77,6 +81,6 @@ def compress(
             scheme, target, state.exchange, axis_name, memory=False
         )
         measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
-        return leaves.cast_like(mean, updates), CompressState(exchange, measured)
+        return leaves.cast_like(mean, updates), CompressState(exchange, measured, made_for)
 
     return optax.GradientTransformation(init, update)

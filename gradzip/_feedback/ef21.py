@@ -23,6 +23,7 @@ class EF21State(NamedTuple):
     estimate: PyTree  # what the other workers assume of this gradient; PerWorker with an axis
     mean: PyTree  # the mean of the estimates of all workers
     metrics: dict[str, PyTree]
+    made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
 
 def ef21(
@@ -70,22 +71,26 @@ def ef21(
     """
     validation.check_scheme('ef21', scheme, axis_name, key)
     metrics_lib.check(metrics)
+    made_for = validation.made_for('ef21', scheme, axis_name)
 
     def init(params: PyTree) -> EF21State:
         return EF21State(
             exchange=leaves.init(scheme, params, key, memory=True),
-            estimate=axes.wrap_local(leaves.zeros_in_memory(params), axis_name),
+            estimate=axes.new_local(leaves.zeros_in_memory(params), axis_name),
             mean=leaves.zeros_in_memory(params),
             metrics=metrics_lib.init(metrics, params),
+            made_for=made_for,
         )
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, EF21State]:
         del params
+        validation.check_state(state, EF21State, made_for)
         estimate = axes.unwrap_local(state.estimate, axis_name)
         validation.check_updates(updates, estimate)
         axes.check_local(updates, axis_name, memory=estimate)
+        updates = axes.nan_if_misplaced(updates, state.estimate, axis_name)
         target = optax.tree.sub(leaves.cast_like(updates, estimate), estimate)
         change, sent, _, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
@@ -93,6 +98,7 @@ def ef21(
         mean = optax.tree.add(state.mean, change)
         measured = metrics_lib.measure(metrics, target, sent, change, axis_name)
         estimate = axes.wrap_local(optax.tree.add(estimate, sent), axis_name)
-        return leaves.cast_like(mean, updates), EF21State(exchange, estimate, mean, measured)
+        state = EF21State(exchange, estimate, mean, measured, made_for)
+        return leaves.cast_like(mean, updates), state
 
     return optax.GradientTransformation(init, update)

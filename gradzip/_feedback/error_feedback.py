@@ -25,6 +25,7 @@ class ErrorFeedbackState(NamedTuple):
     exchange: ExchangeState
     error: PyTree  # what was not sent yet; PerWorker with an axis
     metrics: dict[str, PyTree]
+    made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
 
 def error_feedback(
@@ -80,30 +81,35 @@ def error_feedback(
     if not isinstance(decay, jax.Array):  # an array may be traced, as under inject_hyperparams
         checks.unit_interval('error_feedback', 'decay', decay)
     metrics_lib.check(metrics)
+    made_for = validation.made_for('error_feedback', scheme, axis_name)
     if memory_dtype is not None and not jnp.issubdtype(memory_dtype, jnp.floating):
         raise TypeError(f'memory_dtype must be a floating-point dtype; got {memory_dtype!r}.')
 
     def init(params: PyTree) -> ErrorFeedbackState:
         return ErrorFeedbackState(
             exchange=leaves.init(scheme, params, key, memory=True),
-            error=axes.wrap_local(leaves.zeros_in_memory(params, memory_dtype), axis_name),
+            error=axes.new_local(leaves.zeros_in_memory(params, memory_dtype), axis_name),
             metrics=metrics_lib.init(metrics, params),
+            made_for=made_for,
         )
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, ErrorFeedbackState]:
         del params
+        validation.check_state(state, ErrorFeedbackState, made_for)
         error = axes.unwrap_local(state.error, axis_name)
         validation.check_updates(updates, error)
         axes.check_local(updates, axis_name, memory=error)
+        updates = axes.nan_if_misplaced(updates, state.error, axis_name)
         target = leaves.add_memory(scheme, updates, state.error, decay, axis_name)
         mean, sent, lost, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
         )
         error = leaves.cast_like(lost, error)
         measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
-        state = ErrorFeedbackState(exchange, axes.wrap_local(error, axis_name), measured)
+        error = axes.wrap_local(error, axis_name)
+        state = ErrorFeedbackState(exchange, error, measured, made_for)
         return leaves.cast_like(mean, updates), state
 
     return optax.GradientTransformation(init, update)

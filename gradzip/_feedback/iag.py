@@ -40,6 +40,7 @@ class IAGState(NamedTuple):
     key: PyTree  # the base key; None if nothing draws
     messages: list[PyTree]  # the last bound + 1, a ring u32[bound + 1, rows, 128] for each scheme
     metrics: dict[str, PyTree]
+    made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
 
 def iag(
@@ -102,6 +103,7 @@ def iag(
     if arrivals.random and key is None:
         raise ValueError(f'{arrivals!r} draws random arrivals: pass key=, an int or a typed key.')
     slots = arrivals.bound + 1
+    made_for = validation.made_for(f'iag[{arrivals}]', scheme, axis_name)
 
     def init(params: PyTree) -> IAGState:
         exchange = leaves.init(scheme, params, key, memory=False)
@@ -111,14 +113,18 @@ def iag(
             mine = [likes[i] for i in members]
             keys = [jax.random.key(0)] * len(mine)
             shape = jax.eval_shape(lambda xs, g=gather, k=keys: to_buffer(g.payloads(xs, k)), mine)
-            rings.append(axes.wrap_local(jnp.zeros((slots, *shape.shape), jnp.uint32), axis_name))
-        return IAGState(exchange.count, exchange.key, rings, metrics_lib.init(metrics, params))
+            rings.append(axes.new_local(jnp.zeros((slots, *shape.shape), jnp.uint32), axis_name))
+        measured = metrics_lib.init(metrics, params)
+        return IAGState(exchange.count, exchange.key, rings, measured, made_for)
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
     ) -> tuple[PyTree, IAGState]:
+        validation.check_state(state, IAGState, made_for)
         validation.check_updates(updates, updates if params is None else params)
         axes.check_local(updates, axis_name)
+        for ring in state.messages[:1]:  # the rings of all schemes belong to the same worker
+            updates = axes.nan_if_misplaced(updates, ring, axis_name)
         target = leaves.in_memory_dtype(updates)
         xs, treedef = jax.tree.flatten(target)
         ages = _ages(arrivals, state, axes.worker_count(axis_name))
@@ -133,7 +139,8 @@ def iag(
             rings.append(axes.wrap_local(ring, axis_name))
         mean, sent = treedef.unflatten(means), treedef.unflatten(sents)
         measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
-        state = IAGState(leaves.next_count(state.count), state.key, rings, measured)
+        count = leaves.next_count(state.count)
+        state = IAGState(count, state.key, rings, measured, made_for)
         return leaves.cast_like(mean, updates), state
 
     return optax.GradientTransformation(init, update)
