@@ -541,7 +541,7 @@ def test_missing_constants_are_bounded_by_the_others():
             assert guess >= getattr(full, name) * (1 - 1e-9)
 
 
-def test_without_g_there_is_a_step_and_a_rate_but_no_floor():
+def test_a_problem_without_g_has_a_step_and_a_rate_but_no_floor():
     bound = theory.stale(dataclasses.replace(MANY, G=None), 1.0, 3)
     assert bound.step_size == theory.stale(MANY, 1.0, 3).step_size
     assert 'floor        unknown: the problem has no G' in str(bound)
@@ -593,7 +593,7 @@ def test_iterations_is_the_first_that_reaches_eps(name, share):
     assert bound.bits(eps, 100.0) == k * bound.messages * 100
 
 
-def test_iterations_at_the_ends():
+def test_iterations_at_the_floor_and_at_the_start():
     bound = BOUNDS['floor']
     assert bound.floor > 0
     assert bound.iterations(bound.floor) == math.inf
@@ -635,14 +635,14 @@ class Data:
     problem: theory.Problem
 
     def gradients(self, w: np.ndarray) -> np.ndarray:
-        """Each worker's own, at its own point of every seed: [workers, seeds, features]."""
+        """Returns each worker's gradient at its point of each seed: [workers, seeds, features]."""
         z = w @ self.x.transpose(0, 2, 1)
         y = self.y[:, None]
         slope = z - y if self.kind == 'least_squares' else -y / (1 + np.exp(y * z))
         return slope @ self.x / self.x.shape[1] + self.ridge[:, None] * w
 
     def values(self, w: np.ndarray) -> np.ndarray:
-        """F of every seed."""
+        """Returns F at the point of each seed."""
         z, y = w @ self.x.transpose(0, 2, 1), self.y[:, None]
         least_squares = self.kind == 'least_squares'
         losses = (z - y) ** 2 / 2 if least_squares else np.logaddexp(0, -y * z)
@@ -650,7 +650,7 @@ class Data:
 
 
 def ring(rng, rows):
-    """Eight workers, each on a window of 8 of 32 coordinates: sigma = 3."""
+    """Returns data of eight workers, each on a window of 8 of 32 coordinates, so that sigma = 3."""
     x = np.zeros((8, rows, 32))
     for i in range(8):
         x[i][:, np.arange(4 * i, 4 * i + 8) % 32] = rng.normal(size=(rows, 8))
@@ -659,7 +659,11 @@ def ring(rng, rows):
 
 @functools.cache
 def data(name: str) -> Data:
-    """LS: interpolation, G = 0. LSn: noisy. LOG: logistic. dense, full: sigma = n."""
+    """Returns a problem by its name.
+
+    LS is least squares with a common optimum, G = 0. LSn is noisy least squares. LOG is logistic
+    regression. In dense and full all workers touch all coordinates, so that sigma = n.
+    """
     rng = np.random.default_rng(0)
     dense = name in ('dense', 'full')
     x = rng.normal(size=(5, 20, 6)) / 2 if dense else ring(rng, 24)
@@ -673,7 +677,7 @@ def data(name: str) -> Data:
     split = not dense
     on = np.any(x != 0, axis=1) if split else np.ones((n, d), bool)
     ridge = lam * n * on / on.sum(axis=0)
-    w = np.zeros((n, 1, d))  # the optimum by gradient descent, as nothing else here needs it
+    w = np.zeros((n, 1, d))  # gradient descent finds the optimum, independently of advice
     problem = advice.measure(kind, x, y, lam, split=split)
     made = Data(kind, x, y, ridge, np.zeros(d), np.zeros(d), problem)
     for _ in range(6000):
@@ -687,6 +691,7 @@ def data(name: str) -> Data:
 
 
 def slowest(d: Data) -> np.ndarray:
+    """Returns the eigenvector of the smallest curvature."""
     rows = d.x.reshape(-1, d.x.shape[2])
     hessian = rows.T @ rows / len(rows) + np.diag(d.ridge.mean(axis=0))
     return np.linalg.eigh(hessian)[1][:, 0]
@@ -704,7 +709,7 @@ def bernoulli(p):
 
 
 def one_mask(p):
-    """Bernoulli, with one mask for all workers."""
+    """Returns the Bernoulli compressor with one mask for all workers."""
     return lambda v, rng: v * (rng.random(v.shape[1:]) < p) / p
 
 
@@ -714,7 +719,7 @@ def ternary(v, rng):
 
 
 def one_draw(v, rng):
-    """Ternary, with the same uniforms for all workers: dependent, and not linear."""
+    """Rounds as `ternary`, with the same random numbers for all workers. It is not linear."""
     norm = np.linalg.norm(v, axis=-1, keepdims=True)
     return norm * np.sign(v) * (rng.random(v.shape[1:]) * norm < np.abs(v))
 
@@ -728,7 +733,7 @@ def top(k):
 
 
 def dynamic(v, rng):
-    """The sign of the smallest set of entries whose sum reaches the norm: class (a, b)."""
+    """Sends the signs of the smallest set of entries whose sum reaches the norm."""
     norm = np.linalg.norm(v, axis=-1, keepdims=True)
     order = np.argsort(-np.abs(v), axis=-1)
     sums = np.cumsum(np.take_along_axis(np.abs(v), order, -1), axis=-1)
@@ -739,7 +744,7 @@ def dynamic(v, rng):
 
 
 def delays(model: str, tau: int, n: int, steps: int) -> np.ndarray:
-    """int[steps, workers], at most the step."""
+    """Returns delays, int[steps, workers], none of which exceeds its step."""
     k = np.arange(steps)[:, None]
     late = {
         'const': np.full((steps, n), tau),
@@ -752,7 +757,7 @@ def delays(model: str, tau: int, n: int, steps: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A bound and the run that it is about."""
+    """A bound, and the run to which it applies."""
 
     data: str
     bound: theory.Bound
@@ -760,13 +765,13 @@ class Case:
     late: tuple[str, int] = ('const', 0)
     stored: bool = False  # messages are compressed once and used again
     memory: bool = False  # error feedback
-    one: bool = False  # the whole gradient on one node
+    one: bool = False  # one node compresses the whole gradient
     batch: int | None = None
     seeds: int = SEEDS
 
 
 def measured(case: Case, steps: int) -> np.ndarray:
-    """The bound's quantity at iterations 0 .. steps, of every seed: [iterations, seeds]."""
+    """Runs a case and returns the quantity of its bound for each seed: [iterations, seeds]."""
     d, rng = data(case.data), np.random.default_rng(7)
     n = 1 if case.one else len(d.x)
     w = np.tile(d.start, (case.seeds, 1))
@@ -810,7 +815,10 @@ def measured(case: Case, steps: int) -> np.ndarray:
 
 
 def excess(case: Case, errors: float = 0, most: int = MOST) -> float:
-    """The largest measured / bound over the iterations, less some standard errors of the mean."""
+    """Returns the largest ratio of measurement to bound over the iterations.
+
+    The measurement is the mean over seeds, minus `errors` standard errors of that mean.
+    """
     bound = case.bound
     end = bound.iterations(bound.floor + 1e-8 * (bound.at(1) - bound.floor))
     run = measured(case, int(min(end, most)))
@@ -819,7 +827,7 @@ def excess(case: Case, errors: float = 0, most: int = MOST) -> float:
 
 
 def cases() -> dict[str, Case]:
-    """Every theorem at the step it gives, on problems and with delays of different kinds."""
+    """Returns cases of every theorem at its default step, for several problems and delay models."""
     out = {}
     tern, ring_tern = math.sqrt(32) - 1, math.sqrt(8) - 1  # a ring worker touches 8 coordinates
     for name in ('LS', 'LSn', 'LOG'):
@@ -868,7 +876,7 @@ def cases() -> dict[str, Case]:
             ),
             f'EF14 {name}': Case(name, theory.ef14(p, 2 / 8), top(2), memory=True, seeds=1),
         }  # fmt: skip
-    p = data('dense').problem  # sigma = n, and every regulariser whole
+    p = data('dense').problem  # sigma = n, and every worker regularises every coordinate
     out |= {
         'C1 dense': Case('dense', theory.dcgd(p, 1.0), bernoulli(0.5)),
         'T1 dense': Case('dense', theory.stale(p, 1.0, 3), bernoulli(0.5), ('cyclic', 3)),
@@ -889,7 +897,7 @@ LOW = {
 
 
 def _low_floor(case: Case) -> Case:
-    """The same at a tenth of the step, where the bound says more."""
+    """Returns the case at a tenth of its step size, where the bound has a lower floor."""
     p, step = data(case.data).problem, case.bound.step_size / 10
     name = case.bound.theorem.split(':')[0]
     omega = 1.0 if case.data == 'dense' else math.sqrt(8) - 1
@@ -909,12 +917,12 @@ NAMES = list(cases())
 
 @pytest.mark.parametrize('name', NAMES)
 def test_no_run_exceeds_its_bound(name):
-    """A2 holds with equality along the slowest eigenvector: there, three standard errors."""
+    """A2 and C'' are tight along the slowest eigenvector, so noise can exceed them there."""
     assert excess(cases()[name], errors=3 if name.startswith(('A2', "C''")) else 0) <= 1
 
 
 @pytest.mark.parametrize('forgotten', ['alpha', 'tau', 'tau, ternary', 'omega', 'independence'])
-def test_a_run_that_forgets_something_exceeds_the_bound(forgotten):
+def test_a_run_at_the_step_of_a_bound_without_a_term_exceeds_it(forgotten):
     p, full, tern = data('LS').problem, data('full').problem, math.sqrt(8) - 1
     case = {
         'alpha': Case('LS', theory.gd(p.as_one(), 0.0), ternary, one=True),
