@@ -33,22 +33,22 @@ class Problem:
     Args:
       n: number of workers.
       L: smoothness of F.
-      mu: strong convexity of F (or its constant in the Polyak-Lojasiewicz inequality, for theorems
-        that ask for no more); 0 for none.
+      mu: strong convexity of F, or 0. For theorems that need no convexity it may be the constant
+        of the Polyak-Lojasiewicz inequality instead.
       L_max: largest smoothness constant of the f_i. Missing: L if n = 1.
       L_mean: mean of the L_i. Missing: L_max.
       L_rms: root mean square of the L_i. Missing: sqrt(L_mean L_max).
-      sigma: largest eigenvalue of I + A, with A the adjacency matrix of the conflict graph: i and j
-        are neighbours if both losses depend on a common coordinate. 1 for disjoint supports.
-        Missing: n, which always holds.
-      L_cov: (1/n) max over coordinates j of the sum of the L_i that depend on j. F is L_cov-smooth.
-        Missing: the smaller of L_mean and sigma L_max / n.
-      L_e: |(1/n) sum_i grad f_i(x + u_i) - grad F(x)| <= L_e |u| if no entry of a u_i exceeds that
-        of u: min(L_mean, (1/n) sqrt(sigma max_j sum_{i on j} L_i^2)).
+      sigma: largest eigenvalue of I + A, with A the adjacency matrix of the conflict graph, in
+        which two losses are neighbours if they depend on a common coordinate. It is 1 for disjoint
+        supports. Missing: n, which is always an upper bound.
+      L_cov: (1/n) max over coordinates j of the sum of the L_i of the losses that depend on j. F is
+        L_cov-smooth. Missing: the smaller of L_mean and sigma L_max / n.
+      L_e: |(1/n) sum_i grad f_i(x + u_i) - grad F(x)| <= L_e |u| for all u_i whose entries are at
+        most those of u in absolute value: min(L_mean, (1/n) sqrt(sigma max_j sum_{i on j} L_i^2)).
         Missing: the smaller of L_mean and sqrt(sigma L_max L_cov / n).
-      G: the sum over workers of |grad f_i(x*)|^2, which makes the floor of a bound. 0 means that
-        all losses share a minimiser, and sharper constants hold. Missing: 0 if n = 1, else the
-        floor is unknown.
+      G: the sum over workers of |grad f_i(x*)|^2, to which the floor of a bound is proportional. 0
+        means that all losses share a minimiser; the bounds are then sharper. Missing: 0 if n = 1,
+        otherwise the floor is unknown.
       V0: |x_0 - x*|^2, with x* the nearest minimiser. Missing: 2 F0 / mu.
       F0: F(x_0) - F*. Missing: L V0 / 2.
 
@@ -101,7 +101,7 @@ class Problem:
                 widest = self.sigma * most / n
                 why = 'F is L_cov-smooth and at most sigma losses depend on one coordinate'
                 self._ordered('L', self.L, 'sigma L_max / n', widest, why)
-            why = 'the worker with L_max is one of the n'
+            why = 'one of the n losses has the constant L_max'
             self._ordered('L_max / n', most / n, 'L_mean', self.L_mean, why)
             self._ordered('L_max / sqrt(n)', most / math.sqrt(n), 'L_rms', self.L_rms, why)
             self._ordered('L_max / n', most / n, 'L_cov', self.L_cov, why)
@@ -186,7 +186,7 @@ class Problem:
 
 
 _ORDER = (  # less, more, why
-    ('mu', 'L', 'strong convexity is at most smoothness'),
+    ('mu', 'L', 'a function is at most as strongly convex as it is smooth'),
     ('L', 'L_max', 'F is the mean of the f_i'),
     ('L', 'L_mean', 'F is the mean of the f_i'),
     ('L', 'L_cov', 'F is L_cov-smooth'),
