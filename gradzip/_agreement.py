@@ -1,10 +1,10 @@
-"""Whether all processes mean the same tree: found out before a program is run on it.
+"""Checks that all processes have the same tree, before they run a program on it.
 
-With several processes every one traces its own shapes, and nobody compares them. A leaf of another
-shape on one of them makes other collectives there, and those hang, fail somewhere inside, or mix
-up numbers. So every process writes down its tree as text, one leaf a line. First a digest of fixed
-size is gathered; only where the digests differ are the texts, from which all processes find the
-same leaves.
+With several processes, each one traces the program with its own shapes, and JAX does not compare
+them. If a leaf has another shape on one process, that process runs other collectives than the rest,
+which then hang, fail with an unrelated error, or return wrong numbers. Here each process describes
+its tree as text, with one line for each leaf. The processes first gather a digest of fixed size.
+Only if the digests differ do they gather the texts, from which all of them find the same leaves.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ import numpy as np
 from gradzip import _axes as axes
 from gradzip._base import PyTree
 
-NAMED = 4  # leaves in an error; more would hide the first
+NAMED = 4  # an error lists at most this many leaves
 
 
 def check_same_shapes(tree: PyTree, mesh: jax.sharding.Mesh | None = None) -> None:
-    """Refuses a tree whose leaves have other paths, shapes or dtypes on another process.
+    """Raises an error if the leaves of a tree have other paths, shapes or dtypes on some process.
 
-    Every process calls it at the same place, and every process raises. It costs a gather of a few
-    bytes, so call it before training, not in a step. Values are not compared.
+    All processes must call it at the same point of the program, and all of them raise. It gathers a
+    few bytes, so call it before training and not in every step. It does not compare values.
 
     Args:
-      tree: arrays, or anything with their shapes and dtypes; what this process has.
-      mesh: whose processes are compared; None for all. With one process nothing is done.
+      tree: the tree of this process: arrays, or anything with their shapes and dtypes.
+      mesh: the mesh whose processes are compared; None for all processes. With a single process
+        nothing is done.
 
     Raises:
-      ValueError: on every process, if leaves differ between processes. It names the leaves, and
-        what each process has.
+      ValueError: the leaves differ between processes. The error names the leaves, and what each
+        process has.
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
@@ -55,20 +56,20 @@ def check_same_shapes(tree: PyTree, mesh: jax.sharding.Mesh | None = None) -> No
 
 
 def described(tree: PyTree) -> list[str]:
-    """A line a leaf, in their order: its path, a tab, and what it is."""
+    """Returns one line for each leaf, in order: its path, a tab, and its shape and dtype."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [f'{_one_line(axes.path_of(path))}\t{_kind(leaf)}' for path, leaf in leaves]
 
 
 def difference(given: dict[int, list[str]]) -> str:
-    """What to tell whoever has processes that described their trees so differently."""
+    """Returns the error message for processes whose descriptions of their trees differ."""
     leaves = {rank: dict(line.split('\t') for line in lines) for rank, lines in given.items()}
     paths = list(dict.fromkeys(path for own in leaves.values() for path in own))
     kinds = {p: {rank: own.get(p, 'no such leaf') for rank, own in leaves.items()} for p in paths}
     differing = [p for p in paths if len(set(kinds[p].values())) > 1]
     told = [f'  the leaf at {p!r} is {_by_process(kinds[p])}.' for p in differing[:NAMED]]
     if len(differing) > NAMED:
-        told.append(f'  And {len(differing) - NAMED} leaves more.')
+        told.append(f'  And {len(differing) - NAMED} more leaves.')
     if not differing:
         orders = {rank: ', '.join(own) for rank, own in leaves.items()}
         told = [f'  the order of the leaves is {_by_process(orders)}.']
@@ -76,15 +77,15 @@ def difference(given: dict[int, list[str]]) -> str:
         (
             'The processes have different trees:',
             *told,
-            'All of them run one program together, so leaves, shapes and dtypes must be the same '
-            'on every process.\nBuild params from the same settings everywhere, and give all '
-            'processes batches of one shape.',
+            'All processes run one program together, so leaves, shapes and dtypes must be the same '
+            'on every process.\nBuild the parameters from the same settings on all processes, and '
+            'give all processes batches of the same shape.',
         )
     )
 
 
 def _by_process(kinds: dict[int, str]) -> str:
-    """Such as 'float32[3] on processes 0, 2; float32[4] on process 1'."""
+    """Returns text such as 'float32[3] on processes 0, 2; float32[4] on process 1'."""
     parts = []
     for kind in dict.fromkeys(kinds.values()):
         ranks = [str(rank) for rank, other in kinds.items() if other == kind]
@@ -93,7 +94,7 @@ def _by_process(kinds: dict[int, str]) -> str:
 
 
 def _kind(leaf: Any) -> str:
-    """Shape and dtype, such as float32[3,4]; of what has none its type, which fails later."""
+    """Returns shape and dtype, such as float32[3,4], or the type of a leaf that is no array."""
     try:
         like = jax.eval_shape(lambda x: x, leaf)
     except TypeError:
@@ -102,11 +103,12 @@ def _kind(leaf: Any) -> str:
 
 
 def _one_line(path: str) -> str:
-    """A key of a dictionary may hold anything; keystr shows it by repr, but own nodes need not."""
+    """Removes line breaks and tabs, which the keys of a user-defined node may contain."""
     return ' '.join(path.split())
 
 
 def _one_device_a_process(mesh: jax.sharding.Mesh | None) -> list[Any]:
+    """Returns the first device of each process, ordered by process."""
     devices = jax.devices() if mesh is None else mesh.devices.flat
     first: dict[int, Any] = {}
     for device in devices:
@@ -115,7 +117,7 @@ def _one_device_a_process(mesh: jax.sharding.Mesh | None) -> list[Any]:
 
 
 def _gather(own: bytes, devices: list[Any]) -> list[bytes]:
-    """What every process has, in order: as many bytes on each."""
+    """Returns the bytes of every process, in order. All must have the same length."""
     mesh = jax.sharding.Mesh(np.array(devices), ('process',))
     rows, whole = (jax.NamedSharding(mesh, spec) for spec in (jax.P('process'), jax.P()))
     row = np.frombuffer(own, np.uint8)[None]

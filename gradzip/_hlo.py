@@ -1,4 +1,4 @@
-"""What a compiled program sends: collectives and their bytes, read from its HLO text."""
+"""Reads the collectives of a compiled program, and the bytes that they send, from its HLO text."""
 
 from __future__ import annotations
 
@@ -28,15 +28,19 @@ ARRAY = re.compile(r'(pred|bf16|[suf]\d+|f8\w+|c\d+)\[([\d,]*)\]')
 
 
 def wire_bytes(compiled: Any) -> int:
-    """Bytes that one device hands to the collectives of a compiled program, read from its HLO.
+    """Counts the bytes that one device passes to the collectives of a compiled program.
 
-    Of a conditional the branch with the most bytes counts; the body of a loop counts once.
+    Of a conditional, only the branch with the most bytes is counted. The body of a loop is counted
+    once. A collective in which each device is a group of its own sends nothing.
 
     Args:
-      compiled: what `jax.jit(f).lower(...).compile()` returns, or its text.
+      compiled: the result of `jax.jit(f).lower(...).compile()`, or its HLO text.
 
     Returns:
-      Bytes, a Python int.
+      The bytes as a Python int.
+
+    Raises:
+      ValueError: the HLO has groups of devices in a form that gradzip does not know.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -54,10 +58,16 @@ def wire_bytes(compiled: Any) -> int:
 
 
 def collectives(text: str, types: dict[str, str] | None = None) -> list[tuple[str, int]]:
-    """The collectives in HLO text: (opcode, operand bytes) in order of appearance.
+    """Returns the collectives in HLO text as (opcode, operand bytes), in order of appearance.
 
-    Those in which every device is a group of its own send nothing and are left out. `types` are
-    those of the whole program where text is a part of it.
+    Collectives that send nothing, because each device is a group of its own, are left out.
+
+    Args:
+      text: HLO of a program or of a part of one.
+      types: the types of all values of the program, needed if text is only a part of it.
+
+    Raises:
+      ValueError: the HLO has groups of devices in a form that gradzip does not know.
     """
     if types is None:
         text, types = _once(text), _types(text)
@@ -74,9 +84,10 @@ def collectives(text: str, types: dict[str, str] | None = None) -> list[tuple[st
 
 
 def _once(text: str) -> str:
-    """A program in which a collective that TPU runs beside products stands only where it starts.
+    """Returns the program with each collective that TPU overlaps with products written only once.
 
-    Every fusion of a product with a piece of it names the whole, with one channel and one chain.
+    XLA splits such a collective into pieces and fuses each piece with a product. The text of each
+    fusion repeats the whole collective, with the same channel and the same chain.
     """
     lines, seen = [], set()
     for line in text.splitlines():
@@ -89,17 +100,17 @@ def _once(text: str) -> str:
 
 
 def _types(text: str) -> dict[str, str]:
-    """The type of every value of a program."""
+    """Returns the HLO type of every value of a program, by name."""
     return {m['name']: m['type'] for m in instructions(text)}
 
 
 def instructions(text: str) -> list[re.Match]:
-    """All instructions in HLO text, with the groups of `INSTRUCTION`."""
+    """Returns a match of `INSTRUCTION` for each instruction in HLO text."""
     return [m for line in text.splitlines() if (m := INSTRUCTION.search(line))]
 
 
 def computations(text: str) -> tuple[str, dict[str, str]]:
-    """The entry's name, and the lines of every computation of a program."""
+    """Returns the name of the entry computation, and the lines of every computation by name."""
     entry, name, bodies = '', '', {'': []}
     for line in text.splitlines():
         if m := HEADER.match(line):
@@ -111,14 +122,14 @@ def computations(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _called_bytes(line: str, total: Callable[[str], int]) -> int:
-    """Of the computations that an instruction calls: all of them, or the largest branch."""
+    """Returns the bytes of all computations that an instruction calls, or of the largest branch."""
     found = ' '.join(a or b for a, b in CALLED.findall(line))
     sizes = [total(name) for name in re.findall(r'[\w.\-]+', found)]
     return max(sizes, default=0) if ' conditional(' in line else sum(sizes)
 
 
 def _type_bytes(text: str) -> int:
-    """Of an HLO type, or of a tuple of them."""
+    """Returns the bytes of a value of an HLO type, or of a tuple of them."""
     sizes = (
         (math.prod(map(int, filter(None, shape.split(',')))), t) for t, shape in ARRAY.findall(text)
     )

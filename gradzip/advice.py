@@ -1,9 +1,9 @@
-"""What a problem is like: its constants, for `gradzip.theory`, from the data that define it.
+"""Computes the constants of a problem, which `gradzip.theory` needs, from its data.
 
     f_i(w) = sum_r weight_ir loss(<x_ir, w>, y_ir) + (lam/2) |w|^2,     F = (1/n) sum_i f_i
 
-for the two families whose constants are known exactly: logistic regression, loss = softplus(-y z),
-and least squares, loss = (z - y)^2 / 2. Everything is NumPy in float64.
+The constants are known exactly for two losses: logistic regression, loss = softplus(-y z), and
+least squares, loss = (z - y)^2 / 2. All computations are NumPy in float64.
 """
 
 from __future__ import annotations
@@ -30,32 +30,35 @@ def measure(
     start: Any = None,
     split: bool = False,
 ) -> Problem:
-    """The exact constants of logistic regression or least squares, dealt out to workers.
+    """Computes the exact constants of logistic regression or least squares over several workers.
 
     Args:
       kind: 'logistic' (y is 1 or -1) or 'least_squares'.
-      x: f[workers, rows, features], each worker's examples, dense: time grows with features^3.
+      x: f[workers, rows, features], the examples of each worker, as a dense array. The time grows
+        with features^3.
       y: f[workers, rows], labels or targets.
-      regularisation: lam, at least 0; above 0 for logistic regression, which without it need not
-        have an optimum.
-      weight: f[workers, rows], what an example counts in its worker's loss, 0 for padding; by
-        default 1 / rows.
-      start: x_0, f[features]; zeros by default.
-      split: False: every worker holds (lam/2) |w|^2. True: a worker regularises only coordinates
-        that its own rows touch, with n lam / c_j instead of lam where c_j workers touch j. F is the
-        same, but sparse data then keep the conflict graph sparse: a worker that regularises
-        everything is in conflict with all. Without regularisation nothing is to be split.
+      regularisation: lam, at least 0. It must be above 0 for logistic regression, which need not
+        have an optimum without it.
+      weight: f[workers, rows], the weight of each example in the loss of its worker, 0 for
+        padding. The default is 1 / rows.
+      start: x_0, f[features]. The default is zeros.
+      split: if False, each worker holds (lam/2) |w|^2. If True, a worker regularises only the
+        coordinates that its own rows touch, with n lam / c_j in place of lam, where c_j workers
+        touch coordinate j. F is the same, but the conflict graph of sparse data stays sparse: a
+        worker that regularises every coordinate is in conflict with all others. Without
+        regularisation it changes nothing.
 
     Returns:
-      A `theory.Problem` with every field set. L is attained at some w, and so are the L_i; mu is
-      the smallest curvature of F anywhere: for logistic regression lam, which it approaches far
-      away. Of several optima the one nearest to `start` is taken.
+      A `theory.Problem` with every field set. L and the L_i are attained at some w. mu is the
+      smallest curvature of F anywhere, which is lam for logistic regression, whose curvature
+      approaches lam far from the optimum. If there are several optima, x* is the one nearest to
+      `start`.
 
     Raises:
-      ValueError: an unknown kind, wrong shapes, values that are not finite, labels other than 1
-        and -1, negative weights, a worker without examples; split where no worker touches a
-        coordinate; logistic regression without regularisation.
-      TypeError: regularisation is not a number.
+      ValueError: the kind is unknown, a shape is wrong, a value is not finite, a label is neither
+        1 nor -1, a weight is negative, a worker has no examples, split is True and no worker
+        touches some coordinate, or logistic regression has no regularisation.
+      TypeError: regularisation is not a number, or split is not True or False.
 
     Example:
       >>> import numpy as np, gradzip as gz
@@ -64,7 +67,7 @@ def measure(
       >>> problem = advice.measure('least_squares', x, y, 0.5, split=True)
       >>> [round(c, 6) for c in (problem.L, problem.mu, problem.L_max)]
       [2.5, 1.0, 5.0]
-      >>> problem.sigma, problem.L_cov  # the workers touch nothing in common
+      >>> problem.sigma, problem.L_cov  # the workers touch different coordinates
       (1.0, 2.5)
       >>> omega = gz.RandK(0.5).omega(np.zeros(2))
       >>> round(theory.stale(problem, omega, tau=3).step_size, 4)
@@ -74,27 +77,30 @@ def measure(
       CDC 2017 paper on data sparsity.
     """
     checks.one_of('measure', 'kind', kind, tuple(_CURVATURE))
+    if not isinstance(split, bool | np.bool_):
+        raise TypeError(f'measure(split=...) must be True or False; got {split!r}.')
     data = _data(kind, x, y, regularisation, weight)
     touched = np.any((data.x != 0) & (data.weight > 0)[..., None], axis=1)  # b[workers, features]
     ridge, support = _regulariser(data, touched, split)
     w0 = np.zeros(data.x.shape[2]) if start is None else np.asarray(start, np.float64)
     if w0.shape != data.x.shape[2:] or not np.all(np.isfinite(w0)):
-        raise ValueError(f'measure(start=...) must be finite, {data.x.shape[2:]}; got {w0.shape}.')
+        raise ValueError(
+            f'measure(start=...) must be finite and of shape {data.x.shape[2:]}, one number for '
+            f'each feature; got shape {w0.shape}.'
+        )
     optimum = optimum_of(data, w0)
     G = float(np.sum(gradients(data, ridge, optimum) ** 2))
     if math.sqrt(G) <= len(data.x) * ACCURACY * gradient_scale(data, optimum):
-        G = 0.0  # the workers agree on the optimum, but for rounding
-    return Problem(
-        len(data.x),
-        **_curvatures(data, ridge, support),
-        G=G,
-        V0=float(np.sum((w0 - optimum) ** 2)),
-        F0=max(0.0, gap(data, w0, optimum)),
-    )
+        G = 0.0  # up to rounding, all workers have the same optimum
+    curvatures = _curvatures(data, ridge, support)
+    V0 = float(np.sum((w0 - optimum) ** 2))
+    # Close to the optimum, rounding can move F0 out of the range that curvature allows.
+    F0 = min(max(gap(data, w0, optimum), curvatures['mu'] * V0 / 2), curvatures['L'] * V0 / 2)
+    return Problem(len(data.x), **curvatures, G=G, V0=V0, F0=F0)
 
 
 def _data(kind: str, x: Any, y: Any, lam: Any, weight: Any) -> Risk:
-    """Arrays in float64, of shapes and values that make sense."""
+    """Returns the arrays in float64, after checking their shapes and values."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     lam = checks.real('measure', 'regularisation', lam)
     if not (math.isfinite(lam) and lam >= 0):
@@ -102,18 +108,18 @@ def _data(kind: str, x: Any, y: Any, lam: Any, weight: Any) -> Risk:
     if kind == 'logistic' and lam == 0:
         raise ValueError(
             'measure(regularisation=...) must be above 0 for logistic regression, which need not '
-            'have an optimum without it. Pass a small one, such as 1e-3.'
+            'have an optimum without it. Pass a small number, such as 1e-3.'
         )
     if x.ndim != 3 or y.shape != x.shape[:2] or x.size == 0:
         raise ValueError(
             'measure needs x of shape (workers, rows, features) and y of shape (workers, rows), '
-            f'not empty; got {x.shape} and {y.shape}. One worker is x[None], y[None].'
+            f'not empty; got {x.shape} and {y.shape}. For one worker pass x[None] and y[None].'
         )
     weight = np.full(y.shape, 1 / y.shape[1]) if weight is None else np.asarray(weight, np.float64)
     if weight.shape != y.shape or not np.all(weight >= 0) or not np.all(weight.sum(axis=1) > 0):
         raise ValueError(
-            f'measure(weight=...) must have the shape of y, {y.shape}, be at least 0, and above 0 '
-            f'for some row of every worker; got shape {weight.shape}.'
+            f'measure(weight=...) must have the shape of y, {y.shape}, and be at least 0, and each '
+            f'worker needs a row whose weight is above 0; got shape {weight.shape}.'
         )
     used = weight > 0
     if not (np.all(np.isfinite(x[used])) and np.all(np.isfinite(y[used] * weight[used]))):
@@ -124,7 +130,10 @@ def _data(kind: str, x: Any, y: Any, lam: Any, weight: Any) -> Risk:
 
 
 def _regulariser(data: Risk, touched: np.ndarray, split: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Each worker's own l2 weights, f64[workers, features], and what its loss depends on."""
+    """Returns the l2 weights of each worker and the coordinates on which its loss depends.
+
+    Both have shape [workers, features].
+    """
     if data.lam == 0:
         return np.zeros(touched.shape), touched
     if not split:
@@ -133,25 +142,25 @@ def _regulariser(data: Risk, touched: np.ndarray, split: bool) -> tuple[np.ndarr
     if not np.all(workers_on):
         raise ValueError(
             f'measure(split=True): no worker touches coordinate {int(np.argmin(workers_on))}, so '
-            'none regularises it and F is not strongly convex. Drop such columns of x, or pass '
-            'split=False.'
+            'no worker regularises it, and F is not strongly convex. Remove such columns of x, or '
+            'pass split=False.'
         )
     return touched * data.lam * len(touched) / workers_on, touched
 
 
 def _curvatures(data: Risk, ridge: np.ndarray, support: np.ndarray) -> dict[str, float]:
-    """L, mu, L_max, L_mean, L_rms and what the conflict graph makes of them."""
+    """Returns L, mu, L_max, L_mean and L_rms, and the constants of the conflict graph."""
     n, d = ridge.shape
     rows = np.sqrt(_CURVATURE[data.kind] * data.weight)[..., None] * data.x
     each = np.array([_largest(a, own) for a, own in zip(rows, ridge, strict=True)])
     spectrum = np.linalg.svd(rows.reshape(-1, d) / math.sqrt(n), compute_uv=False) ** 2
     smallest = spectrum[d - 1] if len(spectrum) >= d else 0.0
     if smallest < 1e-14 * d * spectrum[0] or data.kind == 'logistic':
-        smallest = 0.0  # rounding; or curvature that vanishes far from the optimum
+        smallest = 0.0  # it is rounding, or curvature that vanishes far from the optimum
     conflict = (support.astype(np.float64) @ support.T > 0) | np.eye(n, dtype=bool)  # I + A
     sigma = float(np.linalg.eigvalsh(conflict.astype(np.float64))[-1])
     mean = float(each.mean())
-    L = float(spectrum[0]) + data.lam  # the shares of the regulariser add up to lam everywhere
+    L = float(spectrum[0]) + data.lam  # with split=True too, the mean of the l2 terms is lam
     widest = math.sqrt(sigma * np.max(each**2 @ support)) / n
     return {
         'L': L,
@@ -166,8 +175,8 @@ def _curvatures(data: Risk, ridge: np.ndarray, support: np.ndarray) -> dict[str,
 
 
 def _largest(rows: np.ndarray, ridge: np.ndarray) -> float:
-    """Largest eigenvalue of rows^T rows + diag(ridge), from the smaller of two matrices."""
+    """Returns the largest eigenvalue of rows^T rows + diag(ridge), by the cheaper of two ways."""
     if np.ptp(ridge) == 0:
         return float(np.linalg.norm(rows, 2) ** 2 + ridge[0])
-    on = ridge > 0  # all that the rows touch
+    on = ridge > 0  # the coordinates that the rows touch
     return float(np.linalg.eigvalsh(rows[:, on].T @ rows[:, on] + np.diag(ridge[on]))[-1])

@@ -1,4 +1,4 @@
-"""What `measure` says of a problem, against loops over workers, rows and coordinates."""
+"""Tests of `advice.measure` against loops over workers, rows and coordinates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ N, ROWS, D = 4, 6, 5
 def example(seed=0, density=1.0, rows=ROWS):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(N, rows, D))
-    if density < 1:  # whole coordinates of a worker are zero
+    if density < 1:  # some coordinates of a worker are zero in all of its rows
         on = rng.random((N, D)) < density
         on[np.arange(N), rng.integers(0, D, N)] = True
         on[rng.integers(0, N, D), np.arange(D)] = True
@@ -32,7 +32,7 @@ def hessian(kind, x, weight, lam_of, i, curvature):
 
 
 def reference(kind, x, y, lam, weight, split):
-    """L, mu and the rest, straight from section 1 of the theory: sum form first, then / n."""
+    """Returns L, mu and the rest by their definitions: in sum form first, then divided by n."""
     supports = [{j for j in range(D) if np.any(x[i, :, j] != 0)} for i in range(N)]
     touched = [sum(j in s for s in supports) for j in range(D)]
     if not split and lam > 0:
@@ -65,7 +65,7 @@ def reference(kind, x, y, lam, weight, split):
 @pytest.mark.parametrize('kind', ['logistic', 'least_squares'])
 @pytest.mark.parametrize('split', [False, True])
 @pytest.mark.parametrize('density', [1.0, 0.5, 0.2])
-def test_constants(kind, split, density):
+def test_constants_follow_their_definitions(kind, split, density):
     for seed in range(3):
         x, y = example(seed, density)
         weight = np.random.default_rng(seed).random((N, ROWS))
@@ -75,7 +75,7 @@ def test_constants(kind, split, density):
 
 
 @pytest.mark.parametrize('kind', ['logistic', 'least_squares'])
-def test_the_optimum_by_a_long_descent(kind):
+def test_the_optimum_is_that_of_a_long_descent(kind):
     x, y = example(1)
     start = np.arange(D) / 3.0
     problem = advice.measure(kind, x, y, 0.05, start=start)
@@ -99,8 +99,8 @@ def test_the_optimum_by_a_long_descent(kind):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_l_mu_and_l_max_are_attained_by_gradients(seed):
-    """Along their eigenvectors differences of gradients reach the constants, and never exceed."""
+def test_gradients_stay_within_mu_l_and_l_e(seed):
+    """No difference of gradients leaves the range that the constants allow."""
     x, y = example(seed)
     problem = advice.measure('least_squares', x, y, 0.1)
     curvature = np.einsum('nri,nrj->nij', x, x) / ROWS + 0.1 * np.eye(D)
@@ -114,7 +114,7 @@ def test_l_mu_and_l_max_are_attained_by_gradients(seed):
         assert np.linalg.norm(late) <= problem.L_e * np.linalg.norm(u) * (1 + 1e-9)
 
 
-def test_padding_counts_for_nothing():
+def test_padding_does_not_change_the_constants():
     x, y = example(2)
     weight = np.full((N, ROWS), 1 / ROWS)
     padded_x = np.concatenate([x, np.full((N, 2, D), np.nan)], axis=1)
@@ -127,15 +127,15 @@ def test_padding_counts_for_nothing():
             assert getattr(padded, name) == pytest.approx(getattr(plain, name), rel=1e-9), name
 
 
-def test_interpolation_has_no_heterogeneity():
+def test_g_is_zero_if_all_workers_have_the_same_optimum():
     x, _ = example(3)
     problem = advice.measure('least_squares', x, x @ np.ones(D))
     assert problem.G == 0
     assert pytest.approx(D) == problem.V0
 
 
-def test_fewer_examples_than_coordinates_have_no_strong_convexity():
-    """And of the optima, the one nearest to the start counts."""
+def test_fewer_examples_than_coordinates():
+    """F is not strongly convex, and x* is the optimum nearest to the start."""
     x, y = example(4, rows=1)  # four examples, five coordinates
     problem = advice.measure('least_squares', x, y)
     nearest = np.linalg.lstsq(x[:, 0], y[:, 0], rcond=None)[0]
@@ -143,7 +143,7 @@ def test_fewer_examples_than_coordinates_have_no_strong_convexity():
     assert pytest.approx(nearest @ nearest, rel=1e-9) == problem.V0
 
 
-def test_disjoint_data_without_a_regulariser_is_the_best_case():
+def test_disjoint_data_without_a_regulariser():
     x = np.eye(4)[:, None] * np.array([1.0, 2.0, 3.0, 4.0])[:, None, None]
     problem = advice.measure('least_squares', x, np.ones((4, 1)))
     assert problem.sigma == 1
@@ -163,7 +163,28 @@ def test_badly_scaled_data_and_far_starts():
         assert 0 < problem.mu * problem.V0 / 2 <= problem.F0 <= problem.L * problem.V0 / 2
 
 
-def test_it_goes_straight_into_the_theory():
+def test_a_start_at_the_optimum_is_consistent():
+    """F0 and V0 are rounding there, and `Problem` refuses an F0 that contradicts V0."""
+    x, y = example(6)
+    far = advice.measure('least_squares', x, y, 0.1, start=np.ones(D))
+    rows, targets = x.reshape(-1, D), y.reshape(-1)
+    gram = rows.T @ rows / len(rows) + 0.1 * np.eye(D)
+    optimum = np.linalg.solve(gram, rows.T @ targets / len(rows))
+    for kind in ('least_squares', 'logistic'):
+        at = optimum
+        for _ in range(50 if kind == 'logistic' else 0):  # Newton's method
+            chance = 1 / (1 + np.exp(targets * (rows @ at)))
+            slope = rows.T @ (-targets * chance) / len(rows) + 0.1 * at
+            curvature = (rows.T * (chance * (1 - chance))) @ rows / len(rows) + 0.1 * np.eye(D)
+            at = at - np.linalg.solve(curvature, slope)
+        for nudge in (0.0, 1e-9, 1e-7):
+            near = advice.measure(kind, x, y, 0.1, start=at + nudge)
+            assert near.V0 is not None
+            assert far.V0 is not None
+            assert near.V0 < 1e-10 * far.V0
+
+
+def test_the_result_is_accepted_by_the_theorems():
     x, y = example(0)
     problem = advice.measure('logistic', x, y, 0.1)
     assert isinstance(problem, theory.Problem)
@@ -177,13 +198,13 @@ REFUSALS = {
     'kind': (lambda: advice.measure('svm', X, Y, 0.1), 'logistic'),
     'no lam': (lambda: advice.measure('logistic', X, Y), 'above 0'),
     'negative lam': (lambda: advice.measure('least_squares', X, Y, -1.0), 'at least 0'),
-    'shape x': (lambda: advice.measure('logistic', X[0], Y[0], 0.1), 'One worker is'),
+    'shape x': (lambda: advice.measure('logistic', X[0], Y[0], 0.1), 'For one worker pass'),
     'shape y': (lambda: advice.measure('logistic', X, Y[:, :1], 0.1), 'shape'),
     'labels': (lambda: advice.measure('logistic', X, 0 * Y, 0.1), '1 and -1'),
     'nan': (lambda: advice.measure('logistic', X * np.nan, Y, 0.1), 'finite'),
     'weight shape': (lambda: advice.measure('logistic', X, Y, 0.1, weight=[1.0]), 'weight'),
     'weight sign': (lambda: advice.measure('logistic', X, Y, 0.1, weight=-abs(Y)), 'weight'),
-    'idle': (lambda: advice.measure('logistic', X, Y, 0.1, weight=0 * Y), 'every worker'),
+    'idle': (lambda: advice.measure('logistic', X, Y, 0.1, weight=0 * Y), 'each worker'),
     'start': (lambda: advice.measure('logistic', X, Y, 0.1, start=np.zeros(2)), 'start'),
     'untouched': (
         lambda: advice.measure('logistic', X * np.arange(D), Y, 0.1, split=True),
@@ -193,7 +214,12 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize('name', REFUSALS)
-def test_refusals(name):
+def test_errors(name):
     call, message = REFUSALS[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_split_must_be_true_or_false():
+    with pytest.raises(TypeError, match=r"split=.*True or False; got 'no'"):
+        advice.measure('logistic', X, Y, 0.1, split='no')  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Two real processes over gloo give what the simulator gives."""
+"""Tests that two processes over gloo compute the same as the simulator."""
 
 import os
 import pathlib
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def start(program: str, *arguments: str) -> list[subprocess.Popen]:
-    """Ranks 0 and 1 of a program in tests/programs, which takes RANK PORT and these arguments."""
+    """Starts ranks 0 and 1 of a program in tests/programs with RANK, PORT and these arguments."""
     port = str(free_port())
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'}
     return [
@@ -43,13 +43,13 @@ def start(program: str, *arguments: str) -> list[subprocess.Popen]:
 
 
 def run_both(program: str, *arguments: str, timeout: int = 240) -> list[str]:
-    """The standard output of ranks 0 and 1, which both end well."""
+    """Returns the standard output of ranks 0 and 1, which must both exit with code 0."""
     ranks = start(program, *arguments)
     try:
         outputs = [p.communicate(timeout=timeout) for p in ranks]
     finally:
         for p in ranks:
-            p.kill()  # one that hangs must not outlive its test
+            p.kill()  # a process that hangs must not outlive the test
     for p, (_, stderr) in zip(ranks, outputs, strict=True):
         assert p.returncode == 0, stderr[-3000:]
     return [stdout for stdout, _ in outputs]
@@ -90,13 +90,13 @@ def test_two_processes_of_four_devices(scheme, tmp_path):
         np.testing.assert_allclose(ranks[0][name], leaf, rtol=1e-5, atol=1e-5)
 
 
-def test_a_worker_that_dies_is_missed_and_not_waited_for():
-    """The other one ends with an error that says so, well before the runtime's default minutes."""
+def test_a_worker_ends_with_an_error_if_the_other_dies():
+    """The error says so, and comes well before the timeout of minutes that is JAX's default."""
     ranks = start('one_dies')
     (shown, said), _ = (p.communicate(timeout=120) for p in ranks)
     assert ranks[0].returncode != 0
     steps = re.findall(r'^\d [\d.]+$', shown, re.M)  # gloo prints lines of its own
-    assert len(steps) == 2, 'two steps together, and no third one alone'
+    assert len(steps) == 2, 'both run two steps together, and neither runs a third one alone'
     assert re.search('closed by peer|reset by peer|heartbeat|unhealthy', said, re.I), said[-3000:]
 
 
@@ -117,8 +117,8 @@ SAID = {
 }
 
 
-def test_what_differs_between_processes_is_named_on_both():
-    """One pair of processes through all cases: neither waits for the other, none stops a later."""
+def test_leaves_that_differ_between_processes_are_named_on_both():
+    """One pair of processes runs all cases, so an error in one case must not break a later one."""
     for shown in run_both('disagree', timeout=120):
         lines = dict(re.findall(r'^((?:check|front_door) [\w ]+): (.*)$', shown, re.M))
         assert list(lines) == list(SAID)
@@ -127,8 +127,8 @@ def test_what_differs_between_processes_is_named_on_both():
             assert said == 'fine' or 'must be the same on every process' in lines[case]
 
 
-def test_many_processes_are_told_in_groups():
+def test_processes_with_the_same_leaf_are_listed_together():
     same = [f'[{i}]\tfloat32[3]' for i in range(9)]
     told = difference({0: same, 3: ['[0]\tfloat32[4]'], 4: same, 7: []})
     assert "'[0]' is float32[3] on processes 0, 4; float32[4] on process 3; no such leaf on" in told
-    assert 'And 5 leaves more.' in told
+    assert 'And 5 more leaves.' in told

@@ -1,9 +1,9 @@
-"""The bounds: against an independent evaluation, and against runs that must not exceed them.
+"""Tests of the bounds against an independent evaluation, and against runs that must stay below.
 
-The evaluation is written from the theorems' inequalities, once in the sum form f = n F, step gamma,
-and once in the average form, step eta = n gamma; the largest step is found by bisection. The runs
-are plain NumPy: 24 seeds at once, the average compared with the bound at every iteration. The
-negative controls show that a run would notice a wrong step.
+The evaluation follows the inequalities of the theorems, once in the sum form f = n F with step
+gamma and once in the average form with step eta = n gamma. It finds the largest step by bisection.
+The runs are plain NumPy. They average 24 seeds and compare the average with the bound at every
+iteration. Runs with a wrong step size exceed the bound, which shows that the comparison can fail.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradzip as gz
 from gradzip import advice, theory
 
 SEEDS = 24
@@ -27,7 +28,7 @@ MOST = 600  # iterations of a run
 
 
 def drawn(seed: int, interpolation: bool = False) -> Any:
-    """Constants that some problem has: of random smoothness, supports and heterogeneity."""
+    """Returns a consistent problem with random smoothness, supports and heterogeneity."""
     rng = np.random.default_rng(seed)
     n, d = int(rng.integers(2, 9)), 6
     each = rng.uniform(0.5, 3, n)
@@ -40,16 +41,18 @@ def drawn(seed: int, interpolation: bool = False) -> Any:
     cov = max(sum(each[i] for i in range(n) if on[i, j]) for j in range(d)) / n
     square = max(sum(each[i] ** 2 for i in range(n) if on[i, j]) for j in range(d))
     smooth = min(cov, max(each) * sigma / n) * 0.7
+    mu, start = smooth * rng.uniform(0.02, 0.5), rng.uniform(1, 5)
     return theory.Problem(
-        n=n, L=smooth, mu=smooth * rng.uniform(0.02, 0.5), L_max=max(each), L_mean=each.mean(),
+        n=n, L=smooth, mu=mu, L_max=max(each), L_mean=each.mean(),
         L_rms=math.sqrt(np.mean(each**2)), sigma=min(sigma, n), L_cov=cov,
         L_e=min(each.mean(), math.sqrt(sigma * square) / n),
-        G=0 if interpolation else rng.uniform(0.1, 2), V0=rng.uniform(1, 5), F0=rng.uniform(0.2, 1),
+        G=0 if interpolation else rng.uniform(0.1, 2), V0=start,
+        F0=start / 2 * rng.uniform(mu, smooth),
     )  # fmt: skip
 
 
 def largest(inequality) -> float:
-    """The largest step at which an increasing function is at most 1."""
+    """Returns the largest step at which an increasing function is at most 1."""
     low, high = 0.0, 1.0
     while inequality(high) <= 1:
         high *= 2
@@ -99,7 +102,7 @@ def test_b1_and_c1(seed, interpolation, omega):
 
 
 @pytest.mark.parametrize(('seed', 'interpolation'), DRAWS)
-def test_c_with_noise_that_is_not_independent(seed, interpolation):
+def test_c_with_dependent_noise(seed, interpolation):
     p, omega = drawn(seed, interpolation), 3.0
     alpha, mu = 1 + omega, p.n * p.mu
     Lam = (1 if p.G == 0 else 2) * p.sigma * alpha * p.L_max
@@ -142,7 +145,7 @@ def test_t1(seed, interpolation, omega, tau):
         agrees(bound, e, 1 - e * p.mu, p.V0, floor)
 
 
-def test_t1_dense_form_and_delays_that_follow_the_noise():
+def test_t1_with_dense_data_and_delays_that_depend_on_the_iterates():
     n, L, mu, zeta2, omega, tau = 6, 2.0, 0.1, 0.3, 4.0, 11
     p = theory.Problem(n=n, L=L, mu=mu, L_max=L, G=n * zeta2, V0=1)
     eta = largest(
@@ -215,10 +218,10 @@ def test_t5_and_t6(seed, tau):
 
 
 def test_where_the_delay_alone_limits_the_step():
-    """gamma mu tau <= 1/2 binds T1 without noise, and T5, on well-conditioned problems."""
-    p = theory.Problem(n=3, L=1.0, mu=0.95, L_max=1.0, G=0.0, V0=1.0, F0=1.0)
-    for bound in (theory.stale(p, 0.0, 50), theory.iag(p, 50)):
-        agrees(bound, 1 / (2 * 0.95 * 50), 1 - 1 / 100, 1.0, 0.0)
+    """On well-conditioned problems gamma mu tau <= 1/2 limits T1 without noise, and T5."""
+    p = theory.Problem(n=3, L=1.0, mu=0.95, L_max=1.0, G=0.0, V0=1.0, F0=0.49)
+    for bound, initial in ((theory.stale(p, 0.0, 50), 1.0), (theory.iag(p, 50), 0.49)):
+        agrees(bound, 1 / (2 * 0.95 * 50), 1 - 1 / 100, initial, 0.0)
 
 
 ONE = theory.Problem(n=1, L=2.0, mu=0.3, V0=4.0, F0=1.5)
@@ -274,8 +277,8 @@ def test_a5_and_ef14(delta):
     agrees(theory.ef14(p, delta), gamma, 1 - gamma * p.mu / 2, both * p.V0, both * floor)
 
 
-def test_a_problem_in_one_form_or_the_other_gives_the_same_run():
-    """n equal workers, dense: as if one node had F, but for the independence of their noise."""
+def test_equal_workers_without_noise_have_the_step_of_one_node():
+    """With noise the step is longer on many workers, because their noise is independent."""
     p = drawn(2)
     same = theory.Problem(n=1, L=p.L, mu=p.mu, V0=p.V0, F0=p.F0)
     many = theory.Problem(n=5, L=p.L, mu=p.mu, L_max=p.L, G=0.0, V0=p.V0, F0=p.F0)
@@ -342,6 +345,81 @@ REFUSALS = {
     'eps': (lambda: theory.gd(ONE, 1.0).iterations(-1.0), 'at least 0'),
     'mu': (lambda: theory.Problem(n=1, L=1, mu=2), 'mu <= L'),
     'sum form': (lambda: theory.Problem(n=4, L=4.0, mu=0.1, L_max=2.0), 'average form'),
+    'L above sigma L_max / n': (
+        lambda: theory.Problem(n=8, L=1.0, mu=0.1, L_max=2.0, sigma=3.0),
+        r'L = 1.0 above sigma L_max / n = 0.75, but .*average form',
+    ),
+    'L_mean below L_max / n': (
+        lambda: theory.Problem(n=4, L=0.1, mu=0.1, L_max=2.0, L_mean=0.4),
+        'L_max / n = 0.5 above L_mean = 0.4',
+    ),
+    'L_rms below L_max / sqrt(n)': (
+        lambda: theory.Problem(n=4, L=0.1, mu=0.1, L_max=2.0, L_rms=0.9),
+        r'L_max / sqrt\(n\) = 1.0 above L_rms = 0.9',
+    ),
+    'L_cov below L_max / n': (
+        lambda: theory.Problem(n=4, L=0.1, mu=0.1, L_max=2.0, L_cov=0.4),
+        'L_max / n = 0.5 above L_cov = 0.4',
+    ),
+    'F0 below mu V0 / 2': (
+        lambda: theory.Problem(n=1, L=2.0, mu=1.0, V0=4.0, F0=1.9),
+        'mu V0 / 2 = 2.0 above F0 = 1.9',
+    ),
+    'F0 above L V0 / 2': (
+        lambda: theory.Problem(n=1, L=2.0, mu=0.0, V0=4.0, F0=4.1),
+        'F0 = 4.1 above L V0 / 2 = 4.0',
+    ),
+    'a step at which the rate rounds to nothing': (
+        lambda: theory.dcgd(
+            theory.Problem(n=3, L=1.0, mu=0.1, L_max=1.0, G=1.0, V0=1.0),
+            1.5000000000000002,
+            step_size=0.9999999999999999,
+        ),
+        'below 1, by more than a relative 1e-12',
+    ),
+    'the same in A1': (
+        lambda: theory.gd(ONE, 0.0, convex=False, step_size=1 - 2e-16),
+        'below 1, by more than a relative 1e-12',
+    ),
+    'the same in A3': (
+        lambda: theory.gd(FLAT, 0.0, step_size=1 - 2e-16),
+        'below 1, by more than a relative 1e-12',
+    ),
+    'messages of no bits': (lambda: theory.gd(ONE, 1.0).bits(1e-9, 0), 'bits_per_message.*above 0'),
+    'bits without a target': (
+        lambda: theory.gd(ONE, 1.0).summary(bits_per_message=8),
+        'pass eps=',
+    ),
+    'more messages than workers': (
+        lambda: theory.q_iag(MANY, 1.0, 2, messages=4.1),
+        'messages.*at most 4; got 4.1',
+    ),
+    'no messages': (lambda: theory.q_iag(MANY, 1.0, 2, messages=0), 'messages.*above 0'),
+    'beta': (lambda: theory.q_iag(MANY, 1.0, 2, beta=1e300), r'beta.*at most 1e\+50; got 1e\+300'),
+    'a beta that makes the step too short': (
+        lambda: theory.q_iag(MANY, 1.0, 2, beta=1e40),
+        'The rate of theorem T2, 1 - factor, is below 1e-16',
+    ),
+    'a condition number of 1e17': (
+        lambda: theory.gd(theory.Problem(n=1, L=1e17, mu=1.0, V0=1.0), 0.0),
+        'The rate of theorem A2.*too badly conditioned.*l2 term',
+    ),
+    'a condition number of 1e17, many workers': (
+        lambda: theory.dcgd(theory.Problem(n=4, L=1e17, mu=1.0, L_max=1e17, V0=1.0), 1.0),
+        'The rate of theorem C1.*too badly conditioned',
+    ),
+    'a constant beyond the range of floats': (
+        lambda: theory.Problem(n=1, L=1e200, mu=1.0),
+        r'Problem\(L=...\).*at most 1e\+50',
+    ),
+    'a delay beyond the range of floats': (
+        lambda: theory.stale(MANY, 1.0, 10**400),
+        'stale.*tau=.*from 0 to',
+    ),
+    'a bound without a step': (
+        lambda: dataclasses.replace(theory.gd(ONE, 1.0), step_size=0.0),
+        'step size of theorem A2 is 0.0',
+    ),
     'L_cov': (lambda: theory.Problem(n=4, L=1, mu=0.1, L_mean=1.5, L_cov=6), 'average form'),
     'sigma': (lambda: theory.Problem(n=4, L=1, mu=0.1, sigma=5), 'from 1 to n'),
     'n': (lambda: theory.Problem(n=0, L=1, mu=0.1), 'at least 1'),
@@ -351,28 +429,77 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize('name', REFUSALS)
-def test_refusals_name_the_assumption_and_a_way_out(name):
+def test_errors_name_the_assumption_and_an_alternative(name):
     call, message = REFUSALS[name]
     with pytest.raises(ValueError, match=message):
         call()
 
 
-@pytest.mark.parametrize(
-    'call',
-    [
-        lambda: theory.Problem(n=2.0, L=1, mu=0.1),  # pyright: ignore[reportArgumentType]
-        lambda: theory.Problem(n=2, L='1', mu=0.1),  # pyright: ignore[reportArgumentType]
-        lambda: theory.stale(MANY, 1.0, 2.5),  # pyright: ignore[reportArgumentType]
-        lambda: theory.dcgd(MANY, True),
-        lambda: theory.dcgd(MANY, [1.0]),  # pyright: ignore[reportArgumentType]
-    ],
-)
-def test_wrong_types_are_refused(call):
-    with pytest.raises(TypeError):
+def wrong(value: Any) -> Any:
+    """Hides a value of the wrong type from the type checker."""
+    return value
+
+
+NO = wrong('no')  # neither a number nor True or False
+WRONG_TYPES = {
+    'n': (lambda: theory.Problem(n=wrong(2.0), L=1, mu=0.1), 'integer'),
+    'L': (lambda: theory.Problem(n=2, L=wrong('1'), mu=0.1), 'number'),
+    'tau': (lambda: theory.stale(MANY, 1.0, wrong(2.5)), 'integer'),
+    'omega, a flag': (lambda: theory.dcgd(MANY, True), 'number'),
+    'omega, a list': (lambda: theory.dcgd(MANY, wrong([1.0])), 'number'),
+    'omega, a compressor': (
+        lambda: theory.dcgd(MANY, wrong(gz.QSGD(7))),
+        r'depends on the shape of the leaf\. Pass QSGD\(levels=7.*\)\.omega\(like\)',
+    ),
+    'delta, a compressor': (
+        lambda: theory.ef14(ONE, wrong(gz.TopK(0.1))),
+        r'Pass TopK\(.*\)\.delta\(like\)',
+    ),
+    'descent, a number': (lambda: theory.gd(ONE, descent=wrong(3)), r'a pair .*\(a, b\); got 3'),
+    'descent, one number': (lambda: theory.gd(ONE, descent=wrong((1,))), r'a pair .* got \(1,\)'),
+    'descent, no numbers': (lambda: theory.gd(ONE, descent=(NO, 1.0)), r'descent\[0\]'),
+    'gd, shared': (lambda: theory.gd(MANY, 1.0, shared=NO), 'shared=.*True or False'),
+    'gd, convex': (lambda: theory.gd(ONE, 1.0, convex=NO), 'convex=.*True or False'),
+    'minibatch, shared': (lambda: theory.minibatch(MANY, 1.0, 2, shared=NO), 'True or False'),
+    'dcgd, shared': (lambda: theory.dcgd(MANY, 1.0, shared=NO), 'shared=.*True or False'),
+    'dcgd, linear': (lambda: theory.dcgd(MANY, 1.0, linear=NO), 'linear=.*True or False'),
+    'stale, shared': (lambda: theory.stale(MANY, 1.0, 2, shared=NO), 'True or False'),
+    'stale, oblivious': (lambda: theory.stale(MANY, 1.0, 2, oblivious=NO), 'True or False'),
+    'q_iag, shared': (lambda: theory.q_iag(MANY, 1.0, 2, shared=NO), 'True or False'),
+    'iag, shared': (lambda: theory.iag(MANY, 2, shared=NO), 'True or False'),
+    'stale_gd, shared': (lambda: theory.stale_gd(ONE, 1.0, 2, shared=NO), 'True or False'),
+    'ef14, shared': (lambda: theory.ef14(ONE, 0.5, shared=NO), 'True or False'),
+    'a flag as an integer': (lambda: theory.dcgd(MANY, 1.0, shared=wrong(1)), 'True or False'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG_TYPES)
+def test_wrong_types_are_errors(name):
+    call, message = WRONG_TYPES[name]
+    with pytest.raises(TypeError, match=message):
         call()
 
 
-def test_numbers_become_plain_floats_and_the_default_step_is_accepted():
+def test_constants_that_are_equal_up_to_rounding_are_accepted():
+    theory.Problem(n=8, L=0.75 * (1 + 1e-10), mu=0.1, L_max=2.0, sigma=3.0)
+    single = 1 - 1e-7  # F0 is often computed in float32
+    theory.Problem(n=1, L=2.0, mu=1.0, V0=2.0, F0=single)
+    theory.Problem(n=1, L=2.0, mu=1.0, V0=1.0, F0=1 / single)
+
+
+def test_flags_of_numpy_are_accepted():
+    masked = theory.dcgd(MANY, 1.0, shared=wrong(np.bool_(True)))
+    assert masked == theory.dcgd(MANY, 1.0, shared=True)
+
+
+def test_a_long_step_that_the_theorem_covers_has_a_finite_bound():
+    problem = theory.Problem(n=3, L=1.0, mu=0.1, L_max=1.0, G=1.0, V0=1.0)
+    bound = theory.dcgd(problem, 1.5, step_size=1 - 1e-9)
+    assert 0 < 1 - bound.factor < 1e-8
+    assert math.isfinite(bound.floor)
+
+
+def test_numbers_become_floats_and_the_default_step_is_accepted_as_an_argument():
     p = theory.Problem(n=np.int64(4), L=np.float32(1), mu=np.float64(0.1), L_max=2, G=1, V0=1)  # pyright: ignore[reportArgumentType]
     assert type(p.n) is int
     assert {type(getattr(p, f)) for f in ('L', 'mu', 'L_max', 'G')} == {float}
@@ -393,7 +520,7 @@ def test_numbers_become_plain_floats_and_the_default_step_is_accepted():
         assert hash(bound) == hash(make())
 
 
-def test_what_is_missing_is_bounded_by_what_is_there():
+def test_missing_constants_are_bounded_by_the_others():
     p = theory.Problem(n=4, L=1.0, mu=0.5, L_max=2.0, F0=1.0)
     assert p.known('L_mean') == 2
     assert p.known('L_rms') == 2
@@ -406,7 +533,7 @@ def test_what_is_missing_is_bounded_by_what_is_there():
     assert p.known('L_cov') == 0.5
     assert p.known('L_e') == 0.5
     assert p.known('F0') == 1
-    for name in ('L_rms', 'L_cov', 'L_e'):  # a default is at least the constant itself
+    for name in ('L_rms', 'L_cov', 'L_e'):  # the default is at least as large as the constant
         for seed in range(4):
             full = drawn(seed)
             guess = dataclasses.replace(full, L_rms=None, L_cov=None, L_e=None).known(name)
@@ -414,7 +541,7 @@ def test_what_is_missing_is_bounded_by_what_is_there():
             assert guess >= getattr(full, name) * (1 - 1e-9)
 
 
-def test_without_g_there_is_a_step_and_a_rate_but_no_floor():
+def test_a_problem_without_g_has_a_step_and_a_rate_but_no_floor():
     bound = theory.stale(dataclasses.replace(MANY, G=None), 1.0, 3)
     assert bound.step_size == theory.stale(MANY, 1.0, 3).step_size
     assert 'floor        unknown: the problem has no G' in str(bound)
@@ -422,12 +549,27 @@ def test_without_g_there_is_a_step_and_a_rate_but_no_floor():
 
 
 def test_a_bound_prints_as_a_table():
-    lines = str(theory.q_iag(MANY, 1.0, 3)).splitlines()
+    bound = theory.q_iag(MANY, 1.0, 3)
+    lines = str(bound).splitlines()
     fields = [field.name for field in dataclasses.fields(theory.Bound)]
-    assert [line.split()[0].replace('floor', 'residual') for line in lines] == fields
+    shown = [line[:13].strip().replace('floor', 'residual') for line in lines]
+    assert [name for name in shown if name != '1 - factor'] == fields
+    assert lines[5] == f'1 - factor   {1 - bound.factor:.6g}'
     assert 'T2' in lines[0]
     assert 'E |x_k - x*|^2' in lines[2]
     assert 'falls as initial / k' in str(theory.gd(FLAT, 1.0))
+
+
+def test_the_table_shows_iterations_and_bits_for_a_target():
+    bound = theory.dcgd(MANY, 1.0, step_size=0.01)
+    eps = 2 * bound.floor
+    assert bound.summary() == str(bound)
+    without, iterations = bound.summary(eps).rsplit('\n', 1)
+    assert without == str(bound)
+    assert iterations == f'iterations   {bound.iterations(eps)} to {eps:.6g}'
+    bits = bound.summary(eps, 8).splitlines()[-1]
+    assert bits == f'bits         {bound.bits(eps, 8):.6g} to {eps:.6g}'
+    assert 'iterations   inf to 0' in bound.summary(0.0)
 
 
 BOUNDS = {
@@ -451,7 +593,7 @@ def test_iterations_is_the_first_that_reaches_eps(name, share):
     assert bound.bits(eps, 100.0) == k * bound.messages * 100
 
 
-def test_iterations_at_the_ends():
+def test_iterations_at_the_floor_and_at_the_start():
     bound = BOUNDS['floor']
     assert bound.floor > 0
     assert bound.iterations(bound.floor) == math.inf
@@ -493,14 +635,14 @@ class Data:
     problem: theory.Problem
 
     def gradients(self, w: np.ndarray) -> np.ndarray:
-        """Each worker's own, at its own point of every seed: [workers, seeds, features]."""
+        """Returns each worker's gradient at its point of each seed: [workers, seeds, features]."""
         z = w @ self.x.transpose(0, 2, 1)
         y = self.y[:, None]
         slope = z - y if self.kind == 'least_squares' else -y / (1 + np.exp(y * z))
         return slope @ self.x / self.x.shape[1] + self.ridge[:, None] * w
 
     def values(self, w: np.ndarray) -> np.ndarray:
-        """F of every seed."""
+        """Returns F at the point of each seed."""
         z, y = w @ self.x.transpose(0, 2, 1), self.y[:, None]
         least_squares = self.kind == 'least_squares'
         losses = (z - y) ** 2 / 2 if least_squares else np.logaddexp(0, -y * z)
@@ -508,7 +650,7 @@ class Data:
 
 
 def ring(rng, rows):
-    """Eight workers, each on a window of 8 of 32 coordinates: sigma = 3."""
+    """Returns data of eight workers, each on a window of 8 of 32 coordinates, so that sigma = 3."""
     x = np.zeros((8, rows, 32))
     for i in range(8):
         x[i][:, np.arange(4 * i, 4 * i + 8) % 32] = rng.normal(size=(rows, 8))
@@ -517,7 +659,11 @@ def ring(rng, rows):
 
 @functools.cache
 def data(name: str) -> Data:
-    """LS: interpolation, G = 0. LSn: noisy. LOG: logistic. dense, full: sigma = n."""
+    """Returns a problem by its name.
+
+    LS is least squares with a common optimum, G = 0. LSn is noisy least squares. LOG is logistic
+    regression. In dense and full all workers touch all coordinates, so that sigma = n.
+    """
     rng = np.random.default_rng(0)
     dense = name in ('dense', 'full')
     x = rng.normal(size=(5, 20, 6)) / 2 if dense else ring(rng, 24)
@@ -531,7 +677,7 @@ def data(name: str) -> Data:
     split = not dense
     on = np.any(x != 0, axis=1) if split else np.ones((n, d), bool)
     ridge = lam * n * on / on.sum(axis=0)
-    w = np.zeros((n, 1, d))  # the optimum by gradient descent, as nothing else here needs it
+    w = np.zeros((n, 1, d))  # gradient descent finds the optimum, independently of advice
     problem = advice.measure(kind, x, y, lam, split=split)
     made = Data(kind, x, y, ridge, np.zeros(d), np.zeros(d), problem)
     for _ in range(6000):
@@ -545,6 +691,7 @@ def data(name: str) -> Data:
 
 
 def slowest(d: Data) -> np.ndarray:
+    """Returns the eigenvector of the smallest curvature."""
     rows = d.x.reshape(-1, d.x.shape[2])
     hessian = rows.T @ rows / len(rows) + np.diag(d.ridge.mean(axis=0))
     return np.linalg.eigh(hessian)[1][:, 0]
@@ -562,7 +709,7 @@ def bernoulli(p):
 
 
 def one_mask(p):
-    """Bernoulli, with one mask for all workers."""
+    """Returns the Bernoulli compressor with one mask for all workers."""
     return lambda v, rng: v * (rng.random(v.shape[1:]) < p) / p
 
 
@@ -572,7 +719,7 @@ def ternary(v, rng):
 
 
 def one_draw(v, rng):
-    """Ternary, with the same uniforms for all workers: dependent, and not linear."""
+    """Rounds as `ternary`, with the same random numbers for all workers. It is not linear."""
     norm = np.linalg.norm(v, axis=-1, keepdims=True)
     return norm * np.sign(v) * (rng.random(v.shape[1:]) * norm < np.abs(v))
 
@@ -586,7 +733,7 @@ def top(k):
 
 
 def dynamic(v, rng):
-    """The sign of the smallest set of entries whose sum reaches the norm: class (a, b)."""
+    """Sends the signs of the smallest set of entries whose sum reaches the norm."""
     norm = np.linalg.norm(v, axis=-1, keepdims=True)
     order = np.argsort(-np.abs(v), axis=-1)
     sums = np.cumsum(np.take_along_axis(np.abs(v), order, -1), axis=-1)
@@ -597,7 +744,7 @@ def dynamic(v, rng):
 
 
 def delays(model: str, tau: int, n: int, steps: int) -> np.ndarray:
-    """int[steps, workers], at most the step."""
+    """Returns delays, int[steps, workers], none of which exceeds its step."""
     k = np.arange(steps)[:, None]
     late = {
         'const': np.full((steps, n), tau),
@@ -610,7 +757,7 @@ def delays(model: str, tau: int, n: int, steps: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A bound and the run that it is about."""
+    """A bound, and the run to which it applies."""
 
     data: str
     bound: theory.Bound
@@ -618,13 +765,13 @@ class Case:
     late: tuple[str, int] = ('const', 0)
     stored: bool = False  # messages are compressed once and used again
     memory: bool = False  # error feedback
-    one: bool = False  # the whole gradient on one node
+    one: bool = False  # one node compresses the whole gradient
     batch: int | None = None
     seeds: int = SEEDS
 
 
 def measured(case: Case, steps: int) -> np.ndarray:
-    """The bound's quantity at iterations 0 .. steps, of every seed: [iterations, seeds]."""
+    """Runs a case and returns the quantity of its bound for each seed: [iterations, seeds]."""
     d, rng = data(case.data), np.random.default_rng(7)
     n = 1 if case.one else len(d.x)
     w = np.tile(d.start, (case.seeds, 1))
@@ -668,7 +815,10 @@ def measured(case: Case, steps: int) -> np.ndarray:
 
 
 def excess(case: Case, errors: float = 0, most: int = MOST) -> float:
-    """The largest measured / bound over the iterations, less some standard errors of the mean."""
+    """Returns the largest ratio of measurement to bound over the iterations.
+
+    The measurement is the mean over seeds, minus `errors` standard errors of that mean.
+    """
     bound = case.bound
     end = bound.iterations(bound.floor + 1e-8 * (bound.at(1) - bound.floor))
     run = measured(case, int(min(end, most)))
@@ -677,7 +827,7 @@ def excess(case: Case, errors: float = 0, most: int = MOST) -> float:
 
 
 def cases() -> dict[str, Case]:
-    """Every theorem at the step it gives, on problems and with delays of different kinds."""
+    """Returns cases of every theorem at its default step, for several problems and delay models."""
     out = {}
     tern, ring_tern = math.sqrt(32) - 1, math.sqrt(8) - 1  # a ring worker touches 8 coordinates
     for name in ('LS', 'LSn', 'LOG'):
@@ -726,7 +876,7 @@ def cases() -> dict[str, Case]:
             ),
             f'EF14 {name}': Case(name, theory.ef14(p, 2 / 8), top(2), memory=True, seeds=1),
         }  # fmt: skip
-    p = data('dense').problem  # sigma = n, and every regulariser whole
+    p = data('dense').problem  # sigma = n, and every worker regularises every coordinate
     out |= {
         'C1 dense': Case('dense', theory.dcgd(p, 1.0), bernoulli(0.5)),
         'T1 dense': Case('dense', theory.stale(p, 1.0, 3), bernoulli(0.5), ('cyclic', 3)),
@@ -747,7 +897,7 @@ LOW = {
 
 
 def _low_floor(case: Case) -> Case:
-    """The same at a tenth of the step, where the bound says more."""
+    """Returns the case at a tenth of its step size, where the bound has a lower floor."""
     p, step = data(case.data).problem, case.bound.step_size / 10
     name = case.bound.theorem.split(':')[0]
     omega = 1.0 if case.data == 'dense' else math.sqrt(8) - 1
@@ -767,12 +917,12 @@ NAMES = list(cases())
 
 @pytest.mark.parametrize('name', NAMES)
 def test_no_run_exceeds_its_bound(name):
-    """A2 holds with equality along the slowest eigenvector: there, three standard errors."""
+    """A2 and C'' are tight along the slowest eigenvector, so noise can exceed them there."""
     assert excess(cases()[name], errors=3 if name.startswith(('A2', "C''")) else 0) <= 1
 
 
 @pytest.mark.parametrize('forgotten', ['alpha', 'tau', 'tau, ternary', 'omega', 'independence'])
-def test_a_run_that_forgets_something_exceeds_the_bound(forgotten):
+def test_a_run_at_the_step_of_a_bound_without_a_term_exceeds_it(forgotten):
     p, full, tern = data('LS').problem, data('full').problem, math.sqrt(8) - 1
     case = {
         'alpha': Case('LS', theory.gd(p.as_one(), 0.0), ternary, one=True),

@@ -1,7 +1,7 @@
-"""Bounds in plain numbers: how long a step may be, how fast and how far a run then goes.
+"""Convergence bounds: the largest step size, the rate, and the accuracy that a run reaches.
 
 Every function takes a `Problem` and the constants of a compressor and returns a `Bound`. The
-theorems' labels are gradzip's own; a compact proof stands beside each formula.
+labels of the theorems (A1, C1, T2) are gradzip's own. A compact proof stands beside each formula.
 """
 
 from gradzip.theory._aggregated import q_iag as q_iag

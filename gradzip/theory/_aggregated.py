@@ -2,9 +2,10 @@
 
     x_{k+1} = x_k - gamma sum_i m_i,   m_i = Q(grad f_i(x_{s_i})), compressed once,  s_i >= k - tau
 
-The transformation `gradzip.iag`. A message's noise is in every iterate since it arrived, so it is
-not unbiased given x_k: T1 does not hold here (with Bernoulli(0.05) and tau = 12 its step diverges),
-and the floor is about tau + 1 times that of fresh noise.
+This is the transformation `gradzip.iag`. The noise of a message is in every iterate since the
+message arrived, so it is not unbiased given x_k. Theorem T1 therefore does not hold here (with
+Bernoulli(0.05) and tau = 12 its step size diverges), and the floor is about tau + 1 times that of
+fresh noise.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import math
 
 from gradzip.theory import _assume as assume
 from gradzip.theory._bound import Bound
-from gradzip.theory._problem import Problem, sum_form
+from gradzip.theory._problem import Problem
+from gradzip.theory._sum_form import sum_form
 
 
 def q_iag(
@@ -29,21 +31,24 @@ def q_iag(
     """Theorem T2: quantized incremental aggregated gradients.
 
     Args:
-      problem: L_max is needed, sigma and L_cov sharpen it; G for the floor, V0 for values.
-      omega: of an unbiased compressor, above 0.
+      problem: the theorem needs L_max, and sigma and L_cov make it sharper. The floor needs G,
+        and values of the bound need V0.
+      omega: constant of an unbiased compressor, above 0.
       tau: the longest time, in steps, that a message is in use after its gradient was taken.
-      beta: weighs step against floor; by default sqrt(2 sigma / w1), w1 = 2 omega, for which the
-        step is longest.
-      messages: that arrive in one step, on average: n / (tau + 1) if the workers take turns. By
-        default n, the most there can be. Only `Bound.bits` uses it.
+      beta: trades the step size against the floor. The default sqrt(2 sigma / w1), w1 = 2 omega,
+        gives the longest step.
+      messages: average number that arrive in one step, above 0 and at most n: n / (tau + 1) if
+        the workers take turns. The default is n. Only `Bound.bits` uses it.
       step_size: where to evaluate the bound, at most the default.
-      shared: refused if True: the theorem is of independent noise.
+      shared: must be False, as the theorem is about independent noise.
 
     Returns:
       A `Bound` on 'V', with a floor unless G = 0.
 
     Raises:
-      ValueError: omega is None (biased) or 0, mu = 0, shared noise, or a step that is too long.
+      ValueError: omega is None (biased) or 0, mu = 0, the noise is shared, messages is above n, or
+        the step is too long.
+      TypeError: an argument is not a number, or shared is not True or False.
 
     Example:
       >>> from gradzip import theory
@@ -59,10 +64,12 @@ def q_iag(
     tau = assume.integer('q_iag', 'tau', tau, 0)
     if omega == 0:
         raise ValueError(
-            'Theorem T2 is of compressed messages, omega > 0. Without compression use theory.iag '
-            '(any smooth losses) or theory.stale with omega=0 (convex, sparse data).'
+            'Theorem T2 is about compressed messages, omega > 0. Without compression use '
+            'theory.iag (any smooth losses) or theory.stale with omega=0 (convex, sparse data).'
         )
-    assume.independent('Theorem T2', shared, 'gradzip.iag draws for every worker: shared=False.')
+    assume.independent(
+        'Theorem T2', shared, 'In gradzip.iag each worker draws its own: leave shared out.'
+    )
     instead = 'Add an l2 term lam/2 |x|^2 to the loss: then mu >= lam.'
     assume.strongly_convex('Theorem T2', problem.mu, instead)
     s = sum_form(problem, 'Theorem T2')
@@ -72,17 +79,19 @@ def q_iag(
     beta = assume.real('q_iag', 'beta', beta, 0, above=True)
     if messages is None:
         messages = s.n
-    messages = assume.real('q_iag', 'messages', messages, 0)
-    # g_k = gbar_k + eta_k, Var_k = E|eta_k|^2 <= w1 N_k + w0. A message in use at k was in use at
-    # most tau steps before, and messages are orthogonal, so the cross term that T1 has not is
+    messages = assume.real('q_iag', 'messages', messages, 0, s.n, above=True)
+    # g_k = gbar_k + eta_k, Var_k = E|eta_k|^2 <= w1 N_k + w0. A message in use at step k has been
+    # in use for at most tau steps, and the noise of different messages is orthogonal. The cross
+    # term, which is zero in T1, is therefore
     # -2 gamma E<eta_k, x_k-x*> <= gamma^2 (2+beta) tau Var_k + (gamma^2/beta) sum_l E|gbar_l|^2
     # gamma^2 E|g_k|^2 <= 2 gamma^2 (E|gbar_k|^2 + Var_k),   E|gbar_l|^2 <= sigma N_l
     # gamma sum_i L_i E|(x_k-y_i)_{S_i}|^2 <= 2 gamma^3 L_cov tau sum_l [(sigma + w1) N_l + w0]
-    # in V_{k+1} <= (1-gamma mu) V_k - c N_k + d sum_l N_l + e of T1, c >= 2 tau d is
+    # Then V_{k+1} <= (1-gamma mu) V_k - c N_k + d sum_l N_l + e as in T1, and c >= 2 tau d
+    # means a gamma^2 + b gamma <= 1 with
     noisy = 2 + (2 + beta) * tau
     a = 4 * tau**2 * s.L_cov * s.L_max * (s.sigma + w1)
     b = s.L_max * (2 * s.sigma + 2 * tau * s.sigma / beta + noisy * w1)
-    largest = s.n * assume.positive_root(a, b)  # a gamma^2 + b gamma <= 1
+    largest = s.n * assume.positive_root(a, b)
     eta = assume.step_size('Theorem T2', step_size, largest, largest)
     gamma = eta / s.n
     floor = None

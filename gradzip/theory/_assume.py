@@ -1,40 +1,69 @@
-"""What theorems assume, and what is said where it does not hold: what to use instead."""
+"""Checks of what the theorems assume. An error names the alternative where an assumption fails."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-TOLERANCE = 1e-12  # relative; a step that a theorem itself returned is within its range
+import numpy as np
+
+TOLERANCE = 1e-12  # relative; a step size that a theorem returned must be accepted as its argument
+LARGEST = 1e50  # products of the constants in a proof then stay within the range of floats
+LONGEST = 2**53  # integers up to here are exact as floats
 
 
-def real(owner: str, name: str, value: Any, low: float, *, above: bool = False) -> float:
-    """A finite number, at least `low`, or above it."""
+def real(
+    owner: str,
+    name: str,
+    value: Any,
+    low: float,
+    high: float = LARGEST,
+    *,
+    above: bool = False,
+) -> float:
+    """Returns a number in [low, high] as a float, or in [1 / LARGEST, high] if `above` is True."""
+    constant = getattr(value, name, None)
+    if callable(constant):
+        raise TypeError(
+            f'{owner}({name}=...) must be a number; got {value!r}, whose {name} depends on the '
+            f'shape of the leaf. Pass {value!r}.{name}(like), where like is the leaf, or its shape '
+            'and dtype as a jax.ShapeDtypeStruct.'
+        )
     if isinstance(value, bool | str | None):
         raise TypeError(f'{owner}({name}=...) must be a number; got {value!r}.')
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f'{owner}({name}=...) must be a number; got {value!r}.') from None
-    if not math.isfinite(number) or number < low or (above and number == low):
-        limit = f'above {low}' if above else f'at least {low}'
-        raise ValueError(f'{owner}({name}=...) must be finite and {limit}; got {value!r}.')
+    smallest = low + 1 / LARGEST if above else low
+    if not smallest <= number <= high:  # NaN fails every comparison
+        limit = f'above {low} (at least {smallest:g})' if above else f'at least {low}'
+        raise ValueError(
+            f'{owner}({name}=...) must be finite, {limit} and at most {high:g}; got {value!r}.'
+        )
     return number
 
 
-def integer(owner: str, name: str, value: Any, low: int, high: int | None = None) -> int:
-    """An integer in [low, high]; NumPy's are integers too."""
+def integer(owner: str, name: str, value: Any, low: int, high: int = LONGEST) -> int:
+    """Returns an integer in [low, high]; integers of NumPy are accepted."""
     if isinstance(value, bool) or not hasattr(value, '__index__'):
         raise TypeError(f'{owner}({name}=...) must be an integer; got {value!r}.')
     number = value.__index__()
-    if number < low or (high is not None and number > high):
-        limits = f'at least {low}' if high is None else f'from {low} to {high}'
+    if not low <= number <= high:
+        limits = f'at least {low}' if number < low else f'from {low} to {high}'
         raise ValueError(f'{owner}({name}=...) must be {limits}; got {value!r}.')
     return number
 
 
+def flag(owner: str, name: str, value: Any) -> bool:
+    """Returns True or False. Other values are refused, since 'no' would count as true."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f'{owner}({name}=...) must be True or False; got {value!r}.')
+    return bool(value)
+
+
 def unbiased(owner: str, omega: Any) -> float:
-    """The omega of an unbiased compressor."""
+    """Returns the constant omega of an unbiased compressor."""
     if omega is None:
         raise ValueError(
             f'{owner} needs an unbiased compressor, E Q(x) = x, and omega=None says that this one '
@@ -45,12 +74,12 @@ def unbiased(owner: str, omega: Any) -> float:
 
 
 def contractive(owner: str, delta: Any) -> float:
-    """The delta of a contractive compressor."""
+    """Returns the constant delta of a contractive compressor."""
     if delta is None:
         raise ValueError(
             f'{owner} needs a contractive compressor, E|C(x) - x|^2 <= (1 - delta) |x|^2, and '
-            'delta=None says that this one states none. The form that a memory applies has one: '
-            'scheme.contractive().delta(like).'
+            'delta=None says that this compressor states none. Error feedback applies the '
+            'compressor in a contractive form: pass scheme.contractive().delta(like).'
         )
     number = real(owner, 'delta', delta, 0, above=True)
     if number > 1:
@@ -59,16 +88,16 @@ def contractive(owner: str, delta: Any) -> float:
 
 
 def strongly_convex(owner: str, mu: float, instead: str) -> None:
-    """Mu > 0."""
+    """Raises ValueError unless mu > 0."""
     if mu == 0:
         raise ValueError(
             f'{owner} needs strong convexity, mu > 0, and this problem has mu=0. {instead}'
         )
 
 
-def independent(owner: str, shared: bool, instead: str) -> None:
-    """Workers that draw on their own."""
-    if shared:
+def independent(owner: str, shared: Any, instead: str) -> None:
+    """Raises ValueError if the workers share their randomness."""
+    if flag(owner, 'shared', shared):
         raise ValueError(
             f'{owner} needs workers with independent randomness, and shared=True says that they '
             f'share it (as under gradzip.Sum). {instead}'
@@ -76,30 +105,42 @@ def independent(owner: str, shared: bool, instead: str) -> None:
 
 
 def one_node(owner: str, n: int, shared: bool) -> None:
-    """One compressor that sees the whole gradient, or many that amount to it."""
+    """Raises ValueError unless one compressor sees the whole gradient, or the effect is the same.
+
+    Many workers that share a linear compressor have the effect of one.
+    """
     if n > 1 and not shared:
         raise ValueError(
-            f'{owner} is on one node that compresses the whole gradient, and this problem has '
-            f'n={n} workers. If each compresses its own, use theory.dcgd, theory.stale or '
-            'theory.ef14; if a linear compressor draws the same on all of them, pass shared=True; '
-            'if their mean is what is compressed, pass problem.as_one().'
+            f'{owner} is about one node that compresses the whole gradient, and this problem has '
+            f'n={n} workers. If each worker compresses its own gradient, use theory.dcgd, '
+            'theory.stale or theory.ef14. If a linear compressor draws the same numbers on all '
+            'workers, pass shared=True. If the mean of the gradients is compressed, pass '
+            'problem.as_one().'
         )
 
 
 def step_size(owner: str, given: Any, best: float, largest: float, *, below: bool = False) -> float:
-    """The step asked for, if the theorem covers it; by default its best one."""
+    """Returns the step size to evaluate a theorem at: the one given, or by default its best.
+
+    With `below`, the theorem holds for step sizes below `largest`, where its rate vanishes. Step
+    sizes within rounding of `largest` are then refused too.
+    """
     if given is None:
         return best
     step = real(owner, 'step_size', given, 0, above=True)
-    if step > largest * (1 + TOLERANCE) or (below and step >= largest):
+    if step > largest * (1 - TOLERANCE if below else 1 + TOLERANCE):
         limit = 'below' if below else 'at most'
+        margin = f', by more than a relative {TOLERANCE:g} for rounding' if below else ''
         raise ValueError(
-            f'{owner}(step_size=...) must be {limit} {largest:.6g}, or the theorem says nothing; '
-            f'got {given!r}. Without step_size= it is {best:.6g}.'
+            f'{owner}(step_size=...) must be {limit} {largest:.6g}{margin}, or the theorem says '
+            f'nothing; got {given!r}. Without step_size= it is {best:.6g}.'
         )
     return step
 
 
 def positive_root(a: float, b: float) -> float:
-    """The largest g with a g^2 + b g <= 1, for a >= 0, b > 0: stable where a is small or zero."""
-    return 2 / (b + math.sqrt(b * b + 4 * a))
+    """Returns the largest g with a g^2 + b g <= 1, for a >= 0 and b > 0.
+
+    This form is stable where a is small or zero.
+    """
+    return 2 / (b + math.hypot(b, 2 * math.sqrt(a)))

@@ -2,8 +2,8 @@
 
     x_{k+1} = x_k - gamma sum_i Q_{i,k}(grad f_i(y_i^k)),   y_i^k = x_{k - tau_i^k},  tau_i^k <= tau
 
-A delay in front of an exchange: `optax.chain(gz.delay(...), gz.compress(...))`. Delays may vary
-with time and worker. The proofs are on f = sum_i f_i. They unroll (lemma S2)
+This is a delay in front of an exchange, `optax.chain(gz.delay(...), gz.compress(...))`. Delays may
+vary with time and between workers. The proofs are about f = sum_i f_i. They unroll (lemma S2)
 
     V_{k+1} <= rho V_k - c W_k + d sum_{l=k-tau}^{k-1} W_l + e,  W >= 0,  c >= d sum_{j<=tau} rho^-j
     =>  V_k <= rho^k V_0 + e / (1 - rho);      sum_{j<=tau} rho^-j <= 2 tau if (1 - rho) tau <= 1/2.
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from gradzip.theory import _assume as assume
 from gradzip.theory._bound import Bound
-from gradzip.theory._problem import Problem, sum_form
+from gradzip.theory._problem import Problem
+from gradzip.theory._sum_form import sum_form
 
 _REGULARISE = 'Add an l2 term lam/2 |x|^2 to the loss: then mu >= lam.'
 
@@ -29,23 +30,25 @@ def stale(
 ) -> Bound:
     """Theorem T1: stale gradients of many workers, compressed afresh at every use.
 
-    Where the sparsity of the data makes sigma and L_cov small, the step is nearly free of the
-    number of workers. With tau = 0, theorem C1 (`dcgd`) is sharper.
+    If the data are so sparse that sigma and L_cov are small, the step size hardly depends on the
+    number of workers. For tau = 0, theorem C1 (`dcgd`) is sharper.
 
     Args:
-      problem: L_max is needed, sigma and L_cov sharpen it; G for the floor, V0 for values.
-      omega: of an unbiased compressor; 0 for none, None (biased) is refused.
+      problem: the theorem needs L_max, and sigma and L_cov make it sharper. The floor needs G,
+        and values of the bound need V0.
+      omega: constant of an unbiased compressor, 0 without compression. None (biased) raises.
       tau: the longest delay, in steps.
-      oblivious: whether the delays are independent of the compression's randomness, as every model
-        of gradzip is. False allows delays that follow the iterates.
+      oblivious: whether the delays are independent of the randomness of the compression, as in
+        every delay model of gradzip. False allows delays that depend on the iterates.
       step_size: where to evaluate the bound, at most the default.
-      shared: refused if True: the theorem is of independent noise.
+      shared: must be False, as the theorem is about independent noise.
 
     Returns:
       A `Bound` on 'V', with a floor unless omega G = 0.
 
     Raises:
-      ValueError: omega is None (biased), mu = 0, shared noise, or a step that is too long.
+      ValueError: omega is None (biased), mu = 0, the noise is shared, or the step is too long.
+      TypeError: an argument is not a number, or a flag is not True or False.
 
     Example:
       >>> from gradzip import theory
@@ -58,6 +61,7 @@ def stale(
     """
     omega = assume.unbiased('Theorem T1', omega)
     tau = assume.integer('stale', 'tau', tau, 0)
+    oblivious = assume.flag('stale', 'oblivious', oblivious)
     instead = 'Use gradzip.Gather(scheme), or, without delay, theory.dcgd(shared=True).'
     assume.independent('Theorem T1', shared, instead)
     assume.strongly_convex('Theorem T1', problem.mu, _REGULARISE)
@@ -67,15 +71,15 @@ def stale(
     # <grad f_i(y), x-x*> >= f_i(x)-f_i(x*) + |grad f_i(y)-h_i|^2/(2 L_i) - (L_i/2)|(x-y)_{S_i}|^2:
     # V_{k+1} <= (1-gamma mu) V_k - (gamma/L_max) N_k + gamma sum_i L_i E|(x_k-y_i)_{S_i}|^2
     #           + gamma^2 (sigma N_k + w1 N_k + w0)
-    # and x_k - y_i = -gamma sum_l (gbar_l + xi_l), xi_l martingale differences:
+    # Here x_k - y_i = -gamma sum_l (gbar_l + xi_l), where the xi_l are martingale differences, so
     # gamma sum_i L_i E|.|^2 <= cs gamma^3 L_cov sum_l [(tau sigma + w1) N_l + w0]
     w1 = omega if s.G == 0 else 2 * omega
     cs = 2 if w1 > 0 else 1
-    m = 1 if oblivious else min(tau, 9)  # 9: Doob's inequality, where tau_k may follow the noise
+    m = 1 if oblivious else min(tau, 9)  # 9 by Doob's inequality, if tau may follow the noise
     a = 2 * cs * tau * s.L_cov * s.L_max * (tau * s.sigma + m * w1)
     b = s.L_max * (s.sigma + w1)
     largest = assume.positive_root(a, b)  # a gamma^2 + b gamma <= 1
-    if cs == 1 and tau > 0:  # S2; for cs = 2 it follows, as mu <= min(L_cov, sigma L_max)
+    if cs == 1 and tau > 0:  # S2 needs it; for cs = 2 it follows, as mu <= min(L_cov, sigma L_max)
         largest = min(largest, 1 / (2 * s.mu * tau))
     eta = assume.step_size('Theorem T1', step_size, s.n * largest, s.n * largest)
     gamma = eta / s.n
@@ -98,21 +102,22 @@ def iag(
 ) -> Bound:
     """Theorem T5: incremental aggregated (or stale) gradients, without compression.
 
-    The losses need not be convex, and the delays may follow the iterates. For convex losses with
-    sparse data T1 (`stale` with omega=0) can be sharper.
+    The losses need not be convex, and the delays may depend on the iterates. For convex losses and
+    sparse data, T1 (`stale` with omega=0) can be sharper.
 
     Args:
-      problem: L_e, L_mean or L_max is needed; F0 for values. mu is that of the
-        Polyak-Lojasiewicz inequality.
+      problem: the theorem needs L_e, L_mean or L_max, and values of the bound need F0. mu is the
+        constant of the Polyak-Lojasiewicz inequality.
       tau: the longest delay, in steps.
       step_size: where to evaluate the bound, at most the default.
-      shared: nothing is random here; refused if True.
+      shared: must be False, as nothing is random here.
 
     Returns:
       A `Bound` on 'F', without a floor; for mu = 0 on 'gradient_mean'.
 
     Raises:
-      ValueError: a step that is too long, or a missing constant.
+      ValueError: the step is too long, or a constant is missing.
+      TypeError: an argument is not a number, or shared is not True or False.
 
     Example:
       >>> from gradzip import theory
@@ -125,12 +130,15 @@ def iag(
       constants are derived here.
     """
     tau = assume.integer('iag', 'tau', tau, 0)
-    assume.independent('Theorem T5', shared, 'Without compression nothing is drawn: drop shared=.')
+    assume.independent(
+        'Theorem T5', shared, 'Without compression nothing is random: leave shared out.'
+    )
     L, mu, L_e = problem.L, problem.mu, problem.need('L_e', 'Theorem T5')
-    # in average form, which changes no letter: gbar_k = (1/n) sum_i grad f_i(y_i)
+    # In average form, with gbar_k = (1/n) sum_i grad f_i(y_i):
     # F(x_{k+1}) <= F(x_k) - (gamma/2)|grad F(x_k)|^2 - (gamma/2)(1 - L gamma)|gbar_k|^2
-    #              + (gamma/2)|gbar_k - grad F(x_k)|^2, whose last square is
-    #              <= gamma^2 L_e^2 tau sum_{l=k-tau}^{k-1} |gbar_l|^2; S2, or a plain sum if mu = 0
+    #              + (gamma/2)|gbar_k - grad F(x_k)|^2, and
+    # |gbar_k - grad F(x_k)|^2 <= gamma^2 L_e^2 tau sum_{l=k-tau}^{k-1} |gbar_l|^2.
+    # The rest is S2, or a plain sum over k if mu = 0.
     strength = 2 if mu > 0 else 1
     largest = assume.positive_root(strength * L_e**2 * tau**2, L)
     if mu > 0 and tau > 0:
@@ -148,21 +156,22 @@ def stale_gd(
     step_size: float | None = None,
     shared: bool = False,
 ) -> Bound:
-    """Theorem T6: one node, its gradient both stale and compressed. No floor.
+    """Theorem T6: one node, whose gradient is both stale and compressed. The bound has no floor.
 
     Args:
-      problem: n = 1 (or `problem.as_one()`); F0 for values. F need not be convex; mu is that of
-        the Polyak-Lojasiewicz inequality.
-      omega: of an unbiased compressor; 0 for none, None (biased) is refused.
+      problem: n = 1 (or `problem.as_one()`). Values of the bound need F0. F need not be convex;
+        mu is the constant of the Polyak-Lojasiewicz inequality.
+      omega: constant of an unbiased compressor, 0 without compression. None (biased) raises.
       tau: the longest delay, in steps.
       step_size: where to evaluate the bound, at most the default.
-      shared: refused if True: workers whose delays differ do not amount to one node.
+      shared: must be False, as workers with different delays do not have the effect of one node.
 
     Returns:
       A `Bound` on 'F'; for mu = 0 on 'gradient_mean'.
 
     Raises:
-      ValueError: more than one worker, omega is None (biased), or a step that is too long.
+      ValueError: there is more than one worker, omega is None (biased), or the step is too long.
+      TypeError: an argument is not a number, or shared is not True or False.
 
     Example:
       >>> from gradzip import theory
@@ -179,7 +188,7 @@ def stale_gd(
     assume.independent('Theorem T6', shared, instead)
     assume.one_node('Theorem T6', problem.n, shared)
     L, alpha = problem.L, 1 + omega
-    # as T5, with g_k = Q(grad F(y_k)) of variance Var_k <= omega |gbar_k|^2, gbar_k = grad F(y_k):
+    # As in T5, with gbar_k = grad F(y_k), g_k = Q(gbar_k) of variance Var_k <= omega |gbar_k|^2:
     # E F(x_{k+1}) <= F(x_k) - (gamma/2)|grad F(x_k)|^2 - (gamma/2)(1 - alpha L gamma)|gbar_k|^2
     #                + gamma^3 L^2 sum_{l=k-tau}^{k-1} (tau + omega) |gbar_l|^2
     strength = 4 if problem.mu > 0 else 2  # gamma mu tau <= 1/2 follows, as mu <= L
@@ -190,7 +199,7 @@ def stale_gd(
 
 
 def _exact(title: str, problem: Problem, gamma: float, assumptions: str) -> Bound:
-    """What T5 and T6 conclude: factor 1 - gamma mu, or a mean of 2 F0 / (gamma k); no floor."""
+    """Returns the conclusion of T5 and T6: factor 1 - gamma mu, or a mean of 2 F0 / (gamma k)."""
     F0, n = problem.known('F0'), problem.n
     if problem.mu > 0:
         assumptions += ', F Polyak-Lojasiewicz'

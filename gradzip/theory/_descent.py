@@ -25,36 +25,38 @@ def gd(
     step_size: float | None = None,
     shared: bool = False,
 ) -> Bound:
-    """Compressed gradient descent: theorems A1 to A5, by what is known.
+    """Compressed gradient descent: theorems A1 to A5, depending on what is known.
 
     | known | mu > 0 | mu = 0 |
     |---|---|---|
     | omega, convex | A2, on V, the sharpest | A3, on F at the mean iterate |
-    | omega, convex=False: smooth, mu of the Polyak-Lojasiewicz inequality | A1, on F | A4 |
+    | omega, smooth but not convex (convex=False) | A1, on F | A4 |
     | descent=(a, b), smooth | A1, on F | A4, on the mean squared gradient |
     | delta, smooth | A5, on F | A5, on the mean squared gradient |
 
-    None of them has a floor. Under A1, A4 and A5 mu need only satisfy
-    |grad F(x)|^2 >= 2 mu (F(x) - F*).
+    None of them has a floor. In A1, A4 and A5, mu may be the constant of the Polyak-Lojasiewicz
+    inequality |grad F(x)|^2 >= 2 mu (F(x) - F*).
 
     Args:
-      problem: n = 1; more workers if nothing is random (omega=0) or all is shared.
-      omega: of an unbiased compressor; 0 for none. Exactly one of omega, delta, descent is given.
-      delta: of a contractive compressor without memory.
-      descent: (a, b) with <v, C(v)> >= a |v|^2 and |C(v)|^2 <= b |v|^2, both in expectation; then
+      problem: n = 1. More workers are allowed if nothing is random (omega=0), or with shared=True.
+      omega: constant of an unbiased compressor, 0 without compression. Exactly one of omega, delta
+        and descent must be given.
+      delta: constant of a contractive compressor that is used without error feedback.
+      descent: (a, b) with <v, C(v)> >= a |v|^2 and |C(v)|^2 <= b |v|^2, both in expectation. Then
         b >= a^2.
-      convex: whether F is convex. Without it, omega gives A1 or A4.
-      step_size: where to evaluate the bound; by default the step of the best rate: 1 / (alpha L),
-        under A2 2 / (alpha (mu + L)), under A5 1 / L.
-      shared: a linear compressor draws the same on all workers, so the mean of the messages is the
-        message of the mean.
+      convex: whether F is convex. If it is not, omega gives A1 or A4.
+      step_size: where to evaluate the bound. The default is the step size of the best rate:
+        1 / (alpha L), in A2 2 / (alpha (mu + L)), in A5 1 / L.
+      shared: whether a linear compressor draws the same numbers on all workers. The mean of the
+        messages is then the message of the mean.
 
     Returns:
       A `Bound` on 'V' (A2), 'F' (A1, A5), 'F_mean' (A3) or 'gradient_mean' (A4, A5).
 
     Raises:
-      ValueError: none or several of omega, delta, descent; a step that the theorem does not cover;
-        workers that compress on their own.
+      ValueError: none or several of omega, delta and descent are given, the theorem does not hold
+        for the step size, or each worker compresses its own gradient.
+      TypeError: an argument is not a number, descent is not a pair, or a flag is not True or False.
 
     Example:
       >>> from gradzip import theory
@@ -66,6 +68,7 @@ def gd(
       constants are derived here, beside each formula.
     """
     _exactly_one(omega, delta, descent)
+    shared, convex = assume.flag('gd', 'shared', shared), assume.flag('gd', 'convex', convex)
     if omega != 0:
         assume.one_node('Theorem A (theory.gd)', problem.n, shared)
     if delta is not None:
@@ -81,28 +84,28 @@ def gd(
 
 
 def _smooth(problem: Problem, a: float, b: float, given: float | None) -> Bound:
-    """A1 and A4. An unbiased compressor has a = 1, b = alpha."""
+    """Theorems A1 and A4. An unbiased compressor has a = 1, b = alpha."""
     L, mu = problem.L, problem.mu
     gamma = assume.step_size('gd', given, a / (b * L), 2 * a / (b * L), below=True)
     # E F(x+) <= F - gamma <grad F, E Q> + (L gamma^2/2) E|Q|^2
     #         <= F - gamma (a - b L gamma/2) |grad F|^2
     progress = gamma * (a - b * L * gamma / 2)
     F0 = problem.known('F0')
-    if mu > 0:  # then Polyak-Lojasiewicz: |grad F|^2 >= 2 mu (F - F*)
+    if mu > 0:  # by the Polyak-Lojasiewicz inequality, |grad F|^2 >= 2 mu (F - F*)
         factor = 1 - 2 * mu * progress
         return _bound('A1', 'F smooth and Polyak-Lojasiewicz', 'F', gamma, factor, F0, problem.n)
-    initial = None if F0 is None else F0 / progress  # then telescoping
+    initial = None if F0 is None else F0 / progress  # by telescoping
     return _bound('A4', 'F smooth', 'gradient_mean', gamma, 1.0, initial, problem.n)
 
 
 def _strongly_convex(problem: Problem, alpha: float, given: float | None) -> Bound:
-    """A2. The rate is best at 2 / (alpha (mu + L)), and the theorem holds below 2 / (alpha L)."""
+    """Theorem A2. The rate is best at 2 / (alpha (mu + L)); it vanishes at 2 / (alpha L)."""
     L, mu = problem.L, problem.mu
     best = 2 / (alpha * (mu + L))
     gamma = assume.step_size('gd', given, best, 2 / (alpha * L), below=True)
     # E V+ = V - 2 gamma <grad F, x-x*> + gamma^2 E|Q|^2, and
-    # <grad F, x-x*> >= mu L/(mu+L) V + |grad F|^2/(mu+L); up to `best` the coefficient
-    # gamma^2 alpha - 2 gamma/(mu+L) of |grad F|^2 is <= 0, above it |grad F|^2 <= L^2 V
+    # <grad F, x-x*> >= mu L/(mu+L) V + |grad F|^2/(mu+L). Up to `best` the coefficient
+    # gamma^2 alpha - 2 gamma/(mu+L) of |grad F|^2 is <= 0. Above it, use |grad F|^2 <= L^2 V
     if gamma <= best:
         factor = 1 - 2 * gamma * mu * L / (mu + L)
     else:
@@ -112,13 +115,13 @@ def _strongly_convex(problem: Problem, alpha: float, given: float | None) -> Bou
 
 
 def _convex(problem: Problem, alpha: float, given: float | None) -> Bound:
-    """A3. Also true of the last iterate, since E F(x_k) does not increase."""
+    """Theorem A3. It holds for the last iterate too, because E F(x_k) does not increase."""
     L = problem.L
     best = 1 / (alpha * L)
     gamma = assume.step_size('gd', given, best, 2 * best, below=True)
     # <grad F, x-x*> >= F-F* + |grad F|^2/(2L):
-    # E V+ <= V - 2 gamma (F-F*) + (gamma^2 alpha - gamma/L) |grad F|^2; above `best` that bracket
-    # is >= 0: |grad F|^2 <= 2L (F-F*). Then telescoping and Jensen
+    # E V+ <= V - 2 gamma (F-F*) + (gamma^2 alpha - gamma/L) |grad F|^2. Above `best` this bracket
+    # is >= 0, and |grad F|^2 <= 2L (F-F*). The rest is telescoping and Jensen's inequality
     share = 1.0 if gamma <= best else 2 - alpha * L * gamma
     V0 = problem.known('V0')
     initial = None if V0 is None else V0 / (2 * gamma * share)
@@ -127,7 +130,7 @@ def _convex(problem: Problem, alpha: float, given: float | None) -> Bound:
 
 
 def _contractive(problem: Problem, delta: float, given: float | None) -> Bound:
-    """A5: top-k, sign and the like, without memory, on one node."""
+    """Theorem A5: top-k, sign and the like, without error feedback, on one node."""
     L, mu, F0 = problem.L, problem.mu, problem.known('F0')
     gamma = assume.step_size('gd', given, 1 / L, 1 / L)
     # F(x+) <= F - (gamma/2)|grad F|^2 - (1/(2 gamma) - L/2)|x+ - x|^2
@@ -158,13 +161,17 @@ def _exactly_one(omega: Any, delta: Any, descent: Any) -> None:
             'gd needs exactly one of omega= (unbiased; 0 without compression), delta= '
             '(contractive) and descent= (a, b); got '
             f'omega={omega!r}, delta={delta!r}, descent={descent!r}. A biased compressor has '
-            'omega None: pass its delta.'
+            'omega=None: pass its delta.'
         )
 
 
-def _pair(descent: tuple[float, float]) -> tuple[float, float]:
+def _pair(descent: Any) -> tuple[float, float]:
+    if not isinstance(descent, tuple | list) or len(descent) != 2:
+        raise TypeError(f'gd(descent=...) must be a pair of numbers (a, b); got {descent!r}.')
     a = assume.real('gd', 'descent[0]', descent[0], 0, above=True)
     b = assume.real('gd', 'descent[1]', descent[1], 0, above=True)
     if b < a**2 and not math.isclose(b, a**2):
-        raise ValueError(f'gd(descent=(a, b)) has b >= a^2 by Cauchy-Schwarz; got {descent!r}.')
+        raise ValueError(
+            f'gd(descent=(a, b)) needs b >= a^2, which Cauchy-Schwarz implies; got {descent!r}.'
+        )
     return a, b

@@ -1,9 +1,10 @@
-"""Section 3.1: error feedback, in average form.
+"""Error feedback, in average form.
 
     p_i = e_i + gamma grad f_i(x),  send c_i = C(p_i),  e_i+ = p_i - c_i,  x+ = x - (1/n) sum_i c_i
 
-With a constant step, `gradzip.error_feedback` before `optax.sgd(gamma)` is this method: its memory
-is e_i / gamma. With theta = 1 - sqrt(1-delta), beta = (1-delta) / theta, Young's inequality is
+For a constant step size, this method is `gradzip.error_feedback` followed by `optax.sgd(gamma)`,
+whose memory holds e_i / gamma. With theta = 1 - sqrt(1-delta) and beta = (1-delta) / theta, Young's
+inequality gives
 (Y)  E|e_i+|^2 <= (1-theta) |e_i|^2 + beta gamma^2 |grad f_i|^2.
 """
 
@@ -22,17 +23,20 @@ def ef14(
     """Error feedback (EF14) with a contractive compressor.
 
     Args:
-      problem: for n > 1 L_max is needed, G for the floor; V0 for values.
-      delta: of the contractive compressor, as the memory applies it.
+      problem: for n > 1 the theorem needs L_max and the floor needs G. Values of the bound need
+        V0.
+      delta: constant of the contractive compressor that error feedback applies,
+        `scheme.contractive().delta(like)`.
       step_size: where to evaluate the bound, at most the default.
-      shared: the proof asks for no independence, so both hold.
+      shared: whether the workers share their randomness. The bound is the same for both.
 
     Returns:
-      A `Bound` on 'V', with a floor if n > 1; for one node with mu = 0, where F need not be
-      convex, on 'gradient_mean'.
+      A `Bound` on 'V', with a floor if n > 1. For one node with mu = 0, where F need not be
+      convex, a `Bound` on 'gradient_mean'.
 
     Raises:
-      ValueError: delta is None or out of range, mu = 0 with n > 1, or a step that is too long.
+      ValueError: delta is None or out of range, mu = 0 and n > 1, or the step is too long.
+      TypeError: an argument is not a number, or shared is not True or False.
 
     Example:
       >>> from gradzip import theory
@@ -40,12 +44,12 @@ def ef14(
       >>> print([round(theory.ef14(problem, delta).step_size, 4) for delta in (1.0, 0.5, 0.01)])
       [0.25, 0.0846, 0.001]
 
-    Reference: Stich, Cordonnier, Jaggi, arXiv 1809.07599, for the method with memory; the
-      constants are derived here.
+    Reference: Stich, Cordonnier, Jaggi, arXiv 1809.07599, for the method; the constants are
+      derived here.
     """
-    del shared
+    assume.flag('ef14', 'shared', shared)
     delta = assume.contractive('Theorem EF14', delta)
-    # r = sqrt(beta/theta); 1 - sqrt(1-delta) = delta/(1+sqrt(1-delta)) does not cancel
+    # r = sqrt(beta/theta), with theta = delta/(1+sqrt(1-delta)) to avoid cancellation
     root = math.sqrt(1 - delta)
     r = root * (1 + root) / delta
     if problem.mu == 0:
@@ -54,7 +58,7 @@ def ef14(
 
 
 def _strongly_convex(problem: Problem, theta: float, r: float, given: float | None) -> Bound:
-    """On Psi = |xt-x*|^2 + (6 gamma L/theta) (1/n) sum_i |e_i|^2, xt = x - (1/n) sum_i e_i."""
+    """Bounds Psi = |xt-x*|^2 + (6 gamma L/theta) (1/n) sum_i |e_i|^2, xt = x - (1/n) sum_i e_i."""
     n, L, mu = problem.n, problem.L, problem.mu
     # xt+ = xt - gamma grad F(x).  With 2 gamma <grad F(x), e> <= gamma (F-F*) + 2 gamma L |e|^2,
     # |x-x*|^2 >= |xt-x*|^2/2 - |e|^2 and gamma <= 1/(4L):
@@ -62,7 +66,7 @@ def _strongly_convex(problem: Problem, theta: float, r: float, given: float | No
     # beta gamma^2 |grad F|^2 <= 2 L beta gamma^2 (F-F*) for n = 1, else
     # beta gamma^2 (1/n) sum_i |grad f_i|^2 <= 4 L_max beta gamma^2 (F-F*) + 2 beta gamma^2 zeta^2
     curvature = 24 * L * L if n == 1 else 48 * L * problem.need('L_max', 'Theorem EF14')
-    # the weight 6 gamma L/theta then leaves no F-F* if gamma^2 curvature r^2 <= 1
+    # With the weight 6 gamma L/theta, no F-F* is left if gamma^2 curvature r^2 <= 1
     largest = min(1 / (4 * L), math.inf if r == 0 else 1 / (math.sqrt(curvature) * r))
     gamma = assume.step_size('Theorem EF14', given, largest, largest)
     # |x-x*|^2 <= 2|xt-x*|^2 + 2|e|^2 <= 2 max(1, theta/(6 gamma L)) Psi, and Psi_0 = V_0
@@ -78,15 +82,15 @@ def _strongly_convex(problem: Problem, theta: float, r: float, given: float | No
 
 
 def _nonconvex(problem: Problem, r: float, given: float | None) -> Bound:
-    """On one node, by the Lyapunov function F(xt) + (gamma L^2/(2 theta)) |e|^2."""
+    """Bounds the gradients on one node, by the function F(xt) + (gamma L^2/(2 theta)) |e|^2."""
     if problem.n > 1:
         instead = (
             'Add an l2 term lam/2 |x|^2 to the loss (then mu >= lam). On one node, '
             'problem.as_one(), mu = 0 is covered.'
         )
         assume.strongly_convex('Theorem EF14 for several workers', problem.mu, instead)
-    # F(xt+) <= F(xt) - (gamma/2)(1-L gamma)|grad F(x)|^2 + (gamma L^2/2)|e|^2 and (Y) leave
-    # (gamma/4)|grad F|^2 if u + u^2 r^2 <= 1/2, u = L gamma; so does u = 1/(2(1+r))
+    # F(xt+) <= F(xt) - (gamma/2)(1-L gamma)|grad F(x)|^2 + (gamma L^2/2)|e|^2 and (Y) leave a
+    # decrease of (gamma/4)|grad F|^2 if u = L gamma has u + u^2 r^2 <= 1/2, as 1/(2(1+r)) has
     largest = 1 / (2 * problem.L * (1 + r))
     gamma = assume.step_size('Theorem EF14', given, largest, largest)
     F0 = problem.known('F0')

@@ -1,23 +1,20 @@
-"""What a theorem needs to know of the problem that the workers solve.
+"""The constants of a problem, in average form.
 
     F(x) = (1/n) sum_i f_i(x)
 
-This average form is what a chain optimises, as an exchange yields a mean. All constants are in it.
-`sum_form` gives those of f = sum_i f_i = n F, in which most theorems are proven; a step gamma there
-is a step n gamma here:
-
-    x - gamma sum_i g_i = x - (n gamma) (1/n) sum_i g_i
+is the mean of the workers' losses, because an exchange yields the mean of the gradients. `Problem`
+holds the constants of F.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
 
 from gradzip.theory import _assume as assume
 
 SLACK = 1e-9  # relative; constants that are equal on paper differ by rounding
+VALUE_SLACK = 1e-6  # relative, for V0 and F0, which are often computed in float32
 _MEANING = {
     'L_max': "the largest smoothness constant of the workers' losses",
     'G': 'the sum over workers of |grad f_i(x*)|^2',
@@ -28,35 +25,36 @@ _MEANING = {
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """F = mean of n losses f_i, by its constants.
+    """The constants of F = mean of n losses f_i.
 
-    Only n, L and mu must be given. What is missing is bounded by what is there, in the way stated
-    below, or refused by the theorem that needs it.
+    Only n, L and mu must be given. A missing constant is replaced by the bound stated below, or, if
+    there is none, the theorem that needs it raises an error.
 
     Args:
-      n: workers.
+      n: number of workers.
       L: smoothness of F.
-      mu: strong convexity of F (or its constant in the Polyak-Lojasiewicz inequality, for theorems
-        that ask for no more); 0 for none.
-      L_max: largest smoothness constant of the f_i. Missing: L if n = 1, else refused if needed.
+      mu: strong convexity of F, or 0. For theorems that need no convexity it may be the constant
+        of the Polyak-Lojasiewicz inequality instead.
+      L_max: largest smoothness constant of the f_i. Missing: L if n = 1.
       L_mean: mean of the L_i. Missing: L_max.
       L_rms: root mean square of the L_i. Missing: sqrt(L_mean L_max).
-      sigma: largest eigenvalue of I + A, with A the adjacency matrix of the conflict graph: i and j
-        are neighbours if both losses depend on a common coordinate. 1 for disjoint supports.
-        Missing: n, which always holds.
-      L_cov: (1/n) max over coordinates j of the sum of the L_i that depend on j. F is L_cov-smooth.
-        Missing: the smaller of L_mean and sigma L_max / n.
-      L_e: |(1/n) sum_i grad f_i(x + u_i) - grad F(x)| <= L_e |u| if no entry of a u_i exceeds that
-        of u: min(L_mean, (1/n) sqrt(sigma max_j sum_{i on j} L_i^2)).
+      sigma: largest eigenvalue of I + A, with A the adjacency matrix of the conflict graph, in
+        which two losses are neighbours if they depend on a common coordinate. It is 1 for disjoint
+        supports. Missing: n, which is always an upper bound.
+      L_cov: (1/n) max over coordinates j of the sum of the L_i of the losses that depend on j. F is
+        L_cov-smooth. Missing: the smaller of L_mean and sigma L_max / n.
+      L_e: |(1/n) sum_i grad f_i(x + u_i) - grad F(x)| <= L_e |u| for all u_i whose entries are at
+        most those of u in absolute value: min(L_mean, (1/n) sqrt(sigma max_j sum_{i on j} L_i^2)).
         Missing: the smaller of L_mean and sqrt(sigma L_max L_cov / n).
-      G: the sum over workers of |grad f_i(x*)|^2, which makes the floor of a bound. 0 means that
-        all losses share a minimiser, and sharper constants hold. Missing: 0 if n = 1, else the
-        floor is unknown.
-      V0: |x_0 - x*|^2. Missing: 2 F0 / mu.
+      G: the sum over workers of |grad f_i(x*)|^2, to which the floor of a bound is proportional. 0
+        means that all losses share a minimiser; the bounds are then sharper. Missing: 0 if n = 1,
+        otherwise the floor is unknown.
+      V0: |x_0 - x*|^2, with x* the nearest minimiser. Missing: 2 F0 / mu.
       F0: F(x_0) - F*. Missing: L V0 / 2.
 
     Raises:
-      ValueError: a constant is out of range, or contradicts another, such as L > L_max.
+      ValueError: a constant is out of range, or contradicts another, such as L > L_max, L above
+        sigma L_max / n, or F0 outside of [mu V0 / 2, L V0 / 2].
       TypeError: a constant is not a number.
 
     Example:
@@ -87,26 +85,53 @@ class Problem:
                 above = field.name not in ('mu', 'G', 'V0', 'F0')  # a constant of curvature
                 number = assume.real('Problem', field.name, value, 0, above=above)
                 object.__setattr__(self, field.name, number)
-        for less, more, why in _ORDER:
-            self._ordered(less, more, why)
         if self.sigma is not None and not 1 - SLACK <= self.sigma <= self.n * (1 + SLACK):
             raise ValueError(f'Problem(sigma=...) must be from 1 to n={self.n}; got {self.sigma}.')
         if self.n == 1 and self.G:
             raise ValueError(f'Problem(n=1) has G = 0, as f_1 is F itself; got G={self.G}.')
+        for less, more, why in _ORDER:
+            self._ordered(less, getattr(self, less), more, getattr(self, more), why)
+        self._consistent()
 
-    def _ordered(self, less: str, more: str, why: str) -> None:
-        small, large = getattr(self, less), getattr(self, more)
-        if small is not None and large is not None and small > large * (1 + SLACK):
+    def _consistent(self) -> None:
+        """Checks the inequalities between more than two constants; `_ORDER` has the others."""
+        n, most = self.n, self.L_max
+        if most is not None:
+            if self.sigma is not None:
+                widest = self.sigma * most / n
+                why = 'F is L_cov-smooth and at most sigma losses depend on one coordinate'
+                self._ordered('L', self.L, 'sigma L_max / n', widest, why)
+            why = 'one of the n losses has the constant L_max'
+            self._ordered('L_max / n', most / n, 'L_mean', self.L_mean, why)
+            self._ordered('L_max / sqrt(n)', most / math.sqrt(n), 'L_rms', self.L_rms, why)
+            self._ordered('L_max / n', most / n, 'L_cov', self.L_cov, why)
+        if self.V0 is not None:
+            least, largest = self.mu * self.V0 / 2, self.L * self.V0 / 2
+            why = 'F grows at least as mu/2 |x - x*|^2'
+            self._ordered('mu V0 / 2', least, 'F0', self.F0, why, VALUE_SLACK)
+            why = 'F is L-smooth and grad F(x*) = 0'
+            self._ordered('F0', self.F0, 'L V0 / 2', largest, why, VALUE_SLACK)
+
+    def _ordered(
+        self,
+        less: str,
+        small: float | None,
+        more: str,
+        large: float | None,
+        why: str,
+        slack: float = SLACK,
+    ) -> None:
+        if small is not None and large is not None and small > large * (1 + slack):
             raise ValueError(
-                f'Problem({less}={small}, {more}={large}): {less} <= {more}, since {why}. All '
-                'constants are in average form, F = mean of f_i (only G is a sum).'
+                f'Problem has {less} = {small} above {more} = {large}, but {less} <= {more}, since '
+                f'{why}. All constants are in average form, F = mean of f_i (only G is a sum).'
             )
 
     def need(self, name: str, owner: str) -> float:
-        """The constant, or the bound on it that the others give.
+        """Returns the constant, or the bound on it that the others give.
 
         Raises:
-          ValueError: neither is there.
+          ValueError: there is neither.
         """
         value = self.known(name)
         if value is None:
@@ -118,12 +143,12 @@ class Problem:
         return value
 
     def known(self, name: str) -> float | None:
-        """The constant, or the bound on it that the others give, or None."""
+        """Returns the constant, the bound on it that the others give, or None."""
         value = getattr(self, name)
         return value if value is not None else getattr(self, f'_{name}_from_others')()
 
     def as_one(self) -> Problem:
-        """The same F held by one node, for theorems on the whole gradient (`gd`, `stale_gd`)."""
+        """Returns the same F on one node, for theorems on the whole gradient (`gd`, `stale_gd`)."""
         return Problem(1, self.L, self.mu, G=0.0, V0=self.V0, F0=self.F0)
 
     def _L_max_from_others(self) -> float | None:
@@ -161,7 +186,7 @@ class Problem:
 
 
 _ORDER = (  # less, more, why
-    ('mu', 'L', 'a loss is no more strongly convex than smooth'),
+    ('mu', 'L', 'a function is at most as strongly convex as it is smooth'),
     ('L', 'L_max', 'F is the mean of the f_i'),
     ('L', 'L_mean', 'F is the mean of the f_i'),
     ('L', 'L_cov', 'F is L_cov-smooth'),
@@ -172,29 +197,3 @@ _ORDER = (  # less, more, why
     ('L_cov', 'L_mean', 'it sums some of the L_i / n'),
     ('L_e', 'L_mean', 'it is the smaller of L_mean and another bound'),
 )
-
-
-class SumForm(NamedTuple):
-    """The constants of f = sum_i f_i, in the proofs' letters. L_max, sigma and G are the same."""
-
-    n: int
-    L_f: float  # smoothness of f
-    mu: float  # strong convexity of f
-    L_max: float
-    sigma: float
-    L_cov: float  # max_j sum_{i: j in S_i} L_i
-    G: float | None
-
-
-def sum_form(problem: Problem, owner: str) -> SumForm:
-    """The constants that the theorems on many workers need, of f = n F."""
-    n = problem.n
-    return SumForm(
-        n=n,
-        L_f=n * problem.L,
-        mu=n * problem.mu,
-        L_max=problem.need('L_max', owner),
-        sigma=problem.need('sigma', owner),
-        L_cov=n * problem.need('L_cov', owner),
-        G=problem.known('G'),
-    )

@@ -1,9 +1,9 @@
-"""Sections B and C: many workers, no delay. The proofs are on f = sum_i f_i, with step gamma.
+"""Sections B and C: many workers, no delay. The proofs are about f = sum_i f_i, with step gamma.
 
     B   x_{k+1} = x_k - gamma (n/b) sum_{i in B_k} Q_i(grad f_i(x_k)),   B_k a random b-subset
     C   x_{k+1} = x_k - gamma sum_i Q_i(grad f_i(x_k))
 
-Both are E|g|^2 <= A |grad f|^2 + B sum_i |grad f_i|^2, and then one argument (`_cocoercive`).
+Both satisfy E|g|^2 <= A |grad f|^2 + B sum_i |grad f_i|^2, from which `_cocoercive` concludes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import dataclasses
 from gradzip.theory import _assume as assume
 from gradzip.theory._bound import Bound
 from gradzip.theory._descent import gd
-from gradzip.theory._problem import Problem, SumForm, sum_form
+from gradzip.theory._problem import Problem
+from gradzip.theory._sum_form import SumForm, sum_form
 
 _CONVEX = 'every f_i convex and smooth, F strongly convex, Q unbiased, '
 _REGULARISE = (
@@ -30,24 +31,25 @@ def minibatch(
     step_size: float | None = None,
     shared: bool = False,
 ) -> Bound:
-    """Theorem B1: every step, `batch` random workers send compressed gradients.
+    """Theorem B1: in every step, `batch` random workers send compressed gradients.
 
-    With omega = 0 this is mini-batch gradient descent, with batch = 1 the incremental method, with
-    batch = n theorem C1.
+    With omega = 0 this is mini-batch gradient descent, and with batch = 1 the incremental method.
+    For batch = n it is theorem C1.
 
     Args:
-      problem: L_max is needed; G for the floor, V0 for values.
-      omega: of an unbiased compressor; 0 for none, None (biased) is refused.
-      batch: workers a step, drawn without replacement and scaled n / batch, as
-        `gradzip.participate` does.
+      problem: the theorem needs L_max, the floor needs G, and values of the bound need V0.
+      omega: constant of an unbiased compressor, 0 without compression. None (biased) raises.
+      batch: number of workers in a step, drawn without replacement. Their sum is scaled by
+        n / batch, as in `gradzip.participate`.
       step_size: where to evaluate the bound, below twice the default n / Lam.
-      shared: refused if True: the theorem is of independent noise.
+      shared: must be False, as the theorem is about independent noise.
 
     Returns:
       A `Bound` on 'V', with a floor unless G = 0.
 
     Raises:
-      ValueError: omega is None (biased), mu = 0, shared noise, or a step that is too long.
+      ValueError: omega is None (biased), mu = 0, the noise is shared, or the step is too long.
+      TypeError: an argument is not a number, or shared is not True or False.
 
     Example:
       >>> from gradzip import theory
@@ -60,11 +62,11 @@ def minibatch(
     """
     omega = assume.unbiased('Theorem B1', omega)
     assume.independent(
-        'Theorem B1', shared, 'Use gradzip.Gather(scheme), whose workers draw alone.'
+        'Theorem B1', shared, 'Use gradzip.Gather(scheme), whose workers draw independently.'
     )
     b = assume.integer('minibatch', 'batch', batch, 1, problem.n)
     s = sum_form(problem, 'Theorem B1')
-    # the second moment of sampling without replacement
+    # A and B come from the second moment of sampling without replacement
     A = 1.0 if b == s.n else s.n * (b - 1) / (b * (s.n - 1))
     B = s.n / b * ((0.0 if b == s.n else (s.n - b) / (s.n - 1)) + omega)
     return _cocoercive(f'B1: {b} random workers a step', s, A, B, problem, step_size, b)
@@ -87,19 +89,21 @@ def dcgd(
     | shared=True, linear=False: dependent in any way | C', far worse | in sigma alpha G |
 
     Args:
-      problem: L_max is needed, except for C''; G for the floor, V0 for values.
-      omega: of an unbiased compressor, of several the largest; 0 for none, None (biased) is
-        refused.
+      problem: the theorems need L_max, except for C''. The floor needs G, and values of the bound
+        need V0.
+      omega: constant of an unbiased compressor, 0 without compression. Of several compressors,
+        take the largest. None (biased) raises.
       shared: whether the workers share their randomness.
-      linear: whether sum_i Q(g_i) = Q(sum_i g_i) when they do. C' also asks that Q(v) be zero
-        where v is, unless sigma = n.
+      linear: whether sum_i Q(g_i) = Q(sum_i g_i) when they share it. Unless sigma = n, C' also
+        needs that Q(v) is zero wherever v is.
       step_size: where to evaluate the bound, below twice the default (C'': below 2 / (alpha L)).
 
     Returns:
       A `Bound` on 'V' (C'' with mu = 0: on 'F_mean').
 
     Raises:
-      ValueError: omega is None (biased), mu = 0 (but under C''), or a step that is too long.
+      ValueError: omega is None (biased), mu = 0 (except for C''), or the step is too long.
+      TypeError: an argument is not a number, or a flag is not True or False.
 
     Example:
       >>> from gradzip import theory
@@ -115,7 +119,8 @@ def dcgd(
       constants are derived here.
     """
     omega = assume.unbiased('Theorem C (theory.dcgd)', omega)
-    if shared and linear:  # C'': sum_i Q(grad f_i) = Q(grad f), so theorem A applies as it is
+    shared, linear = assume.flag('dcgd', 'shared', shared), assume.flag('dcgd', 'linear', linear)
+    if shared and linear:  # C'': sum_i Q(grad f_i) = Q(grad f), so theorem A applies
         bound = gd(problem, omega, shared=True, step_size=step_size)
         title = "C'': the workers share one linear compressor (theorem {})"
         name = bound.theorem.split(':')[0]
@@ -123,7 +128,7 @@ def dcgd(
         return dataclasses.replace(bound, theorem=title.format(name), assumptions=assumptions)
     if shared:
         s = sum_form(problem, "Theorem C'")
-        # E|sum_i Q_i|^2 <= sigma alpha sum_i |grad f_i|^2, as supp Q_i(v) in supp v
+        # E|sum_i Q_i|^2 <= sigma alpha sum_i |grad f_i|^2, because supp Q_i(v) is in supp v
         B = s.sigma * (1 + omega)
         noise = 'workers in any dependence'
         return _cocoercive("C': dependent compressors", s, 0.0, B, problem, step_size, s.n, noise)
@@ -142,7 +147,7 @@ def _cocoercive(
     messages: int,
     noise: str = 'workers independent',
 ) -> Bound:
-    """From E|g|^2 <= A |grad f|^2 + B sum_i |grad f_i|^2 to a bound on V.
+    """Concludes from E|g|^2 <= A |grad f|^2 + B sum_i |grad f_i|^2 to a bound on V.
 
     D = <grad f(x), x - x*> >= mu V;  |grad f|^2 <= L_f D;  N = sum_i |grad f_i(x) - h_i|^2, with
     h_i = grad f_i(x*), is <= L_max D (cocoercivity);  sum_i |grad f_i|^2 <= 2 N + 2 G, and <= N if
@@ -163,7 +168,7 @@ def _cocoercive(
 
 
 def _times(G: float | None, coefficient: float) -> float | None:
-    """The floor. Without noise there is none, whatever G is."""
+    """Returns the floor, which is 0 without noise and unknown without G."""
     if coefficient == 0:
         return 0.0
     return None if G is None else G * coefficient
