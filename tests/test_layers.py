@@ -11,7 +11,7 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 
 # A module may import from rooms further down, and, inside feedback/ and the like, siblings.
 LAYERS = [
-    ['data_parallel'],
+    ['data_parallel', 'plan'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay'],
     ['metrics', 'traffic'],
@@ -21,6 +21,7 @@ LAYERS = [
     ['positions'],
     ['axes', 'kernels', 'packing'],
     ['base'],
+    ['quantities'],
     ['blocks', 'checks', 'empirical', 'hlo', 'noise', 'theory'],
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
