@@ -75,10 +75,10 @@ def crossover(cost: Cost, exact: Cost, latency: float = 0.0, host: Host = RING) 
     def gain(bits: float) -> float:
         return exact.step(bits, latency, host) - cost.step(bits, latency, host)
 
+    if gain(SLOWEST) <= 0:
+        return 0.0  # on fast links it may still gain, by fewer rounds
     if gain(FASTEST) > 0:
         return math.inf
-    if gain(SLOWEST) <= 0:
-        return 0.0
     low, high = SLOWEST, FASTEST
     while high / low > 1.001:  # the gain falls as links get faster
         middle = math.sqrt(low * high)

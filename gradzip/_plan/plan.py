@@ -22,7 +22,7 @@ from gradzip._plan.model import GLOO, RING, Cost
 from gradzip._plan.ranking import EXACT, Plan, ranked
 from gradzip._reducers.powersgd import PowerSGD
 from gradzip._reducers.two_shot import TwoShot
-from gradzip._traffic import collectives_of
+from gradzip._traffic import Collective, collectives_of
 
 AXIS = 'worker'
 # One scheme of each kind: sparse, sparse and rounded, rounded (gathered or averaged in two steps),
@@ -138,6 +138,9 @@ def plan(
     known = None if costs is None else _given(costs, [EXACT, *chosen])
     exchanges = _exchanges(chosen)
     sent = {name: collectives_of(tx, likes, {AXIS: workers}) for name, tx in exchanges.items()}
+    if collectives == 'ring':  # on GPU and TPU XLA joins the all-reduces of all leaves, not on CPU
+        whole = sum(collective.bytes for collective in sent[EXACT])
+        sent[EXACT] = [Collective('psum', whole, workers)]
     if known is None:
         known = _measured(chosen, jax.tree.leaves(likes), workers)
     found = {name: Cost(known[name], sent[name]) for name in exchanges}
