@@ -132,7 +132,7 @@ def speed_panel(panel: Axes, rows: list[Row], value: Callable[[Row, Row], float]
     places = [link.bits or unlimited for link in links]
     figures.log_log(panel, xlabel='link of every worker, bit/s')
     panel.set_xticks(places, [link.name.replace('bit/s', '').replace(' ', '') for link in links])
-    panel.minorticks_off()
+    panel.xaxis.minorticks_off()
     for name in dict.fromkeys(row.scheme for row in rows):
         y = [value(own[name], own[EXACT]) for own in links.values()]
         panel.plot(places, y, color=COLORS[name], marker='o', markersize=4, label=name)
