@@ -265,7 +265,7 @@ def _memory(runs: list[Run]) -> str:
 
 def draw(runs: list[Run]) -> Figure:
     """Bits until the target against delay, a panel a data set; stalled runs at the upper edge."""
-    names, delays = (list(dict.fromkeys(column)) for column in zip(*(r[0:3:2] for r in runs), strict=True))
+    names, delays = list(dict.fromkeys(r.data for r in runs)), sorted({r.delay for r in runs})
     figure, panels = figures.panels(1, len(names), (3.6, 3.8))
     for panel, name in zip(panels[0], names, strict=True):
         mine = [r for r in runs if r.data == name]
@@ -275,9 +275,9 @@ def draw(runs: list[Run]) -> Figure:
         panel.axhline(top, color='0.6', linewidth=1, linestyle=figures.DOTTED)
         for i, method in enumerate(m for m in METHODS if any(r.scheme == m for r in mine)):
             own = [r for r in mine if r.scheme == method]
-            x = [delays.index(r.delay) + 0.05 * (i - 4) for r in own]
+            x = [delays.index(r.delay) + 0.03 * (i - 4) for r in own]  # side by side
             panel.plot(x, [r.bits_to_target or top for r in own], **_style(method))
-    panels[0, 0].set_ylabel(f'bits of a worker until {TARGET:g} of the initial gap')
+    panels[0, 0].set_ylabel(f'bits until {TARGET:g} of the initial gap')
     figure.suptitle('What a memory does for biased schemes; on the dotted line: never reached')
     figures.legend(figure, [(method, _style(method)) for method in METHODS], columns=3)
     return figure
