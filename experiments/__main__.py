@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from experiments import data
+from experiments import data, tables
+from experiments.options import refuse, some_of, whole_numbers
 from experiments.problems import split
+from experiments.simulate import run_jobs
 from experiments.theorems import figures, report
-from experiments.theorems.algorithms import SCHEMES, Row, rows
-from experiments.theorems.runs import Case, case_of, run_all
+from experiments.theorems.algorithms import SCHEMES, rows
+from experiments.theorems.runs import Run, by_problem, length_of, like_of, run
 
 DATA = ('diabetes', 'breast_cancer', 'digits')
 DELAYS = '4,16'  # half of the eight workers late; every worker two rounds late
 SEEDS = 24
 REGULARISATION = 0.05  # lam as a share of the data's curvature: L / mu is 21 for every data set
 MOST = 20_000  # iterations of a run; the longest prediction is 18 000
-
-QUICK_DATA = ('diabetes', 'breast_cancer')
-QUICK_DELAYS = '4'
-QUICK_SEEDS = 8
-QUICK_MOST = 1500
-
-WIDTH = 112  # of tables where there is no terminal to ask
+QUICK_DATA, QUICK_DELAYS, QUICK_SEEDS, QUICK_MOST = ('diabetes', 'breast_cancer'), '4', 8, 1500
 
 app = typer.Typer(add_completion=False, rich_markup_mode='rich')
 
@@ -50,17 +44,14 @@ def main(
             f'{QUICK_MOST} iterations: about a minute.',
         ),
     ] = False,
-    out: Annotated[Path, typer.Option(help='Folder for tables, CSV files and figures.')] = Path(
+    out: Annotated[Path, typer.Option(help='Folder for tables, CSV file and figures.')] = Path(
         'experiments/output'
     ),
     workers: Annotated[int, typer.Option(help='Among whom the examples are split.')] = 8,
     schemes: Annotated[
-        str | None,
-        typer.Option(
-            metavar='NAME,NAME,...',
-            help=f'Some of {", ".join(s.name for s in SCHEMES)}; all by default.',
-        ),
-    ] = None,
+        str,
+        typer.Option(metavar='NAME,NAME,...', help='Some of these, the default.'),
+    ] = ','.join(s.name for s in SCHEMES),
     delays: Annotated[
         str | None,
         typer.Option(
@@ -78,70 +69,46 @@ def main(
 ) -> None:
     """Compressed and late gradients, at the step-sizes of their theorems, under their bounds.
 
-    Writes tables.txt, runs.csv, curves.csv and figures. Ends with exit code 1 if a bound was
-    exceeded.
+    Writes tables.txt, runs.csv and figures. Ends with exit code 1 if a bound was exceeded.
     """
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    names = data_sets or list(QUICK_DATA if quick else DATA)
+    console = tables.console()
+    names = dict.fromkeys(data_sets or (QUICK_DATA if quick else DATA))
     try:
-        problems = [
-            split(data.load(name), workers, split_seed, REGULARISATION)
-            for name in dict.fromkeys(names)
-        ]
-        late = _delays(delays or (QUICK_DELAYS if quick else DELAYS))
-        chosen = _schemes(schemes)
-        _check_workers(workers)
+        problems = [split(data.load(name), workers, split_seed, REGULARISATION) for name in names]
+        late = whole_numbers('--delays', delays or (QUICK_DELAYS if quick else DELAYS), 1)
+        chosen = some_of('--schemes', schemes, [scheme.name for scheme in SCHEMES])
+        if workers < 2:
+            raise ValueError(
+                f'--workers must be at least 2, of whom a mini-batch takes two; got {workers}.'
+            )
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f'Error: {error}', style='red', markup=False, highlight=False)
-        raise typer.Exit(2) from None
-    plan: list[tuple[Case, Row]] = []
+        raise refuse(error) from None
+    count = seeds or (QUICK_SEEDS if quick else SEEDS)
+    limit = most or (QUICK_MOST if quick else MOST)
+    jobs = []
     for problem in problems:
-        case = case_of(problem)
-        plan += [(case, row) for row in rows(case.constants, case.like, late, chosen)]
-    count, longest = (
-        seeds or (QUICK_SEEDS if quick else SEEDS),
-        most or (QUICK_MOST if quick else MOST),
-    )
-    runs = run_all(plan, seeds=count, most=longest, console=console)
-    report.write_runs(out / 'runs.csv', runs, {'seeds': count, 'split_seed': split_seed})
-    report.write_curves(out / 'curves.csv', runs)
+        for row in rows(problem.constants, like_of(problem), late, chosen):
+            title = f'{problem.name}, {row.title}, {row.scheme.label}'
+            length = length_of(problem, row, limit)
+            jobs.append(
+                (
+                    title,
+                    length,
+                    lambda advance, problem=problem, row=row, length=length: run(
+                        problem, row, length, count, advance
+                    ),
+                )
+            )
+    runs: list[Run] = run_jobs(jobs, console)
+    settings = {'seeds': count, 'split_seed': split_seed}
+    tables.write_csv(out / 'runs.csv', (report.csv_row(r) | settings for r in runs))
     figures.draw(runs, out)
-    shown = [report.table(case, own) for case, own in report.by_case(runs)]
-    found = '\n'.join(report.findings(runs))
-    with (out / 'tables.txt').open('w') as file:
-        Console(file=file, width=WIDTH).print(*shown, found, sep='\n')
-    console.print(
-        *shown, found, f'Tables, runs.csv, curves.csv and figures are in {out}.', sep='\n'
-    )
-    if any(run.exceeded for run in runs):
+    shown = [report.table(*own) for own in by_problem(runs)]
+    tables.show(console, out / 'tables.txt', *shown, *report.findings(runs))
+    console.print(f'Tables, runs.csv and figures are in {out}.')
+    if any(r.exceeded for r in runs):
         raise typer.Exit(1)
-
-
-def _schemes(schemes: str | None) -> list[str]:
-    known = [scheme.name for scheme in SCHEMES]
-    names = known if schemes is None else [name.strip() for name in schemes.split(',')]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f'--schemes: {unknown} unknown. Choose from {", ".join(known)}.')
-    return names
-
-
-def _delays(delays: str) -> list[int]:
-    parts = [part.strip() for part in delays.split(',')]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(
-            f'--delays must be whole numbers from 1, such as {DELAYS}; got {delays!r}. Without '
-            'delay runs are there anyway.'
-        )
-    return list(dict.fromkeys(int(part) for part in parts))
-
-
-def _check_workers(workers: int) -> None:
-    if workers < 2:
-        raise ValueError(
-            f'--workers must be at least 2, of whom a mini-batch takes two; got {workers}.'
-        )
 
 
 if __name__ == '__main__':

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import csv
-import sys
+import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 import optax
 import typer
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 import gradzip as gz
-from experiments.bench import measures, report, timing
+from experiments import figures, tables
+from experiments.bench import measures
+from experiments.bench.measures import ENTRIES
 from experiments.bench.schemes import SCHEMES, SWEEPS
-from experiments.message import message_bits
+from experiments.simulate import message_bits
+from gradzip._plan import timing
 
 SIZE = 10_000_000
 SMALL = 65_536  # a small leaf, which must not be slower than the plain form
 ROUNDS = 15
-WIDTH = 130
 FASTER = {'encode': 15, 'step': 10}  # than lax.top_k and torch at 1 %, at least
 FASTER_AT_TENTH = 40
 PASSES = {  # encode + what is lost, in memory passes, at most
@@ -39,8 +44,15 @@ DECODE_PASSES = 2  # two workers' TopK 1 %
 HARD_TIMES = 4  # of TopK on Gaussian entries, on any others
 COMPILE_TIMES = 3  # of optax.adam alone
 NAMED = {name: SCHEMES[name] for name in PASSES}
+# A family of compressors, one colour: what it keeps, or how it rounds.
+FAMILIES = {
+    'sparse': figures.VERMILION,
+    'rounded': figures.BLUE,
+    'rotated': figures.GREEN,
+    'both': figures.PINK,
+}
 
-Bar = tuple[str, float, str, bool]  # what, reached, asked, whether met
+Bar = tuple[str, float, float, bool]  # what, reached, asked, whether at least (or at most)
 app = typer.Typer(add_completion=False)
 
 
@@ -56,47 +68,34 @@ def main(
     ] = None,
 ) -> None:
     """Bits, errors and times of every compressor; limits, and the figure of error against bits."""
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = tables.console()
     chosen = {name: c for name, c in SCHEMES.items() if only is None or only in name}
     if not chosen:
         raise typer.BadParameter(f'no compressor has {only!r} in its name: {", ".join(SCHEMES)}')
     out.mkdir(parents=True, exist_ok=True)
-    rows, unit = _rows(chosen, size, rounds, console)
-    shown = [report.table(rows, size, unit)]
+    rows = [_row(name, c, size, rounds, console) for name, c in chosen.items()]
+    shown = [_table(rows, size)]
     if only is None:
-        found = [
-            *_limits(size, rounds, console),
-            *_hard(size, rounds, console),
-            *_small(rounds, console),
-            *_compile(console),
-        ]
-        shown.append(report.bars(found, size))
-        report.pareto(_points(console), out)
-    with (out / 'tables.txt').open('w') as file:
-        Console(file=file, width=WIDTH).print(*shown)
-    _write(out / 'compressors.csv', rows, unit)
-    console.print(*shown, f'Tables and figure are in {out}.')
+        shown.append(_limits_table([*_limits(size, rounds, console)], size))
+        figures.save(_pareto(), out / 'pareto.png')
+    tables.write_csv(out / 'compressors.csv', rows)
+    tables.show(console, out / 'tables.txt', *shown)
 
 
-def _rows(
-    chosen: dict[str, gz.Compressor], size: int, rounds: int, console: Console
-) -> tuple[dict, float]:
-    """Accuracy and times, in memory passes, of each; and the seconds of a memory pass."""
-    rows, units = {}, []
-    with Progress(console=console) as progress:
-        bar = progress.add_task('', total=len(chosen) * (rounds + timing.WARM_UP))
-        for name, compressor in chosen.items():
-            progress.update(bar, description=name)
-            cases = {'unit': measures.memory_pass(size), **measures.cases(compressor, size)}
-            times = timing.measure(cases, rounds, lambda: progress.advance(bar))
-            units.append(float(np.median(times['unit'])))
-            passes = {case: timing.ratio(times, case, 'unit') for case in measures.ENTRIES}
-            rows[name] = (measures.accuracy(compressor), passes)
-    return rows, float(np.median(units))
+def _row(
+    name: str, compressor: gz.Compressor, size: int, rounds: int, console: Console
+) -> dict[str, Any]:
+    """Accuracy, and times in memory passes."""
+    cases = {'unit': measures.memory_pass(size), **measures.cases(compressor, size)}
+    times = _measured(cases, rounds, console, name)
+    found = measures.accuracy(compressor)
+    passes = {entry: timing.ratio(times, entry, 'unit') for entry in ENTRIES}
+    seconds = float(np.median(times['unit']))
+    return {'compressor': name, **vars(found), **passes, 'unit_seconds': seconds}
 
 
 def _limits(size: int, rounds: int, console: Console) -> Iterator[Bar]:
-    """Against lax.top_k and torch, and in memory passes."""
+    """Against lax.top_k and torch, in memory passes, on hard inputs, small leaves, to compile."""
     cases = {'unit': measures.memory_pass(size)}
     for name, compressor in NAMED.items():
         own = measures.cases(compressor, size)
@@ -110,32 +109,31 @@ def _limits(size: int, rounds: int, console: Console) -> Iterator[Bar]:
         for entry, asked in FASTER.items():
             if f'{other} 0.01 {entry}' in times:
                 reached = timing.ratio(times, f'{other} 0.01 {entry}', f'TopK(0.01) {entry}')
-                what = f'TopK 1 %, {entry}: times faster than {other}.top_k'
-                yield what, reached, f'>= {asked}', reached >= asked
+                yield f'TopK 1 %, {entry}: times faster than {other}.top_k', reached, asked, True
     reached = timing.ratio(times, 'lax 0.1 encode', 'TopK(0.1) encode')
-    what = 'TopK 10 %, encode: times faster than lax.top_k'
-    yield what, reached, f'>= {FASTER_AT_TENTH}', reached >= FASTER_AT_TENTH
+    yield 'TopK 10 %, encode: times faster than lax.top_k', reached, FASTER_AT_TENTH, True
     for title, entry, asked_of in (
         ('encode + what is lost', 'remainder', PASSES),
         ('memory step', 'step', STEP_PASSES),
     ):
         for name, asked in asked_of.items():
             reached = timing.ratio(times, f'{name} {entry}', 'unit')
-            yield f'{name}, {title}: memory passes', reached, f'<= {asked}', reached <= asked
+            yield f'{name}, {title}: memory passes', reached, asked, False
     reached = timing.ratio(times, 'decode two', 'unit')
-    what = "decoding two workers' TopK 1 %: memory passes"
-    yield what, reached, f'<= {DECODE_PASSES}', reached <= DECODE_PASSES
+    yield "decoding two workers' TopK 1 %: memory passes", reached, DECODE_PASSES, False
+    yield from _hard(size, rounds, console)
+    yield from _small(rounds, console)
+    yield from _compile(console)
 
 
 def _hard(size: int, rounds: int, console: Console) -> Iterator[Bar]:
     """Inputs on which a selection may be slow, against Gaussian ones."""
-    cases = {'normal': measures.cases(gz.TopK(0.01), size)['encode']}
-    cases |= measures.hard(gz.TopK(0.01), size)
+    hard = measures.hard(gz.TopK(0.01), size)
+    cases = {'normal': measures.cases(gz.TopK(0.01), size)['encode'], **hard}
     times = _measured(cases, rounds, console, 'hard inputs')
-    for name in [name for name in cases if name != 'normal']:
-        reached = timing.ratio(times, name, 'normal')
+    for name in hard:
         what = f'TopK 1 %, encode, {name}: times that of Gaussian entries'
-        yield what, reached, f'<= {HARD_TIMES}', reached <= HARD_TIMES
+        yield what, timing.ratio(times, name, 'normal'), HARD_TIMES, False
 
 
 def _small(rounds: int, console: Console) -> Iterator[Bar]:
@@ -147,14 +145,11 @@ def _small(rounds: int, console: Console) -> Iterator[Bar]:
             cases[f'lax {name}'] = measures.naive_top_k(compressor.fraction, SMALL)['step']
     times = _measured(cases, 10 * rounds, console, 'small leaves')
     for name in NAMED:
-        plain, form = (
-            (f'lax {name}', 'lax.top_k')
-            if f'lax {name}' in cases
-            else ('unpacked', 'unpacked integers drawn with jax.random')
-        )
-        reached = timing.ratio(times, name, plain)
+        plain, form = 'unpacked', 'unpacked integers drawn with jax.random'
+        if f'lax {name}' in cases:
+            plain, form = f'lax {name}', 'lax.top_k'
         what = f'{name}, memory step of {SMALL:,} entries: times that of {form}'
-        yield what, reached, '<= 1', reached <= 1
+        yield what, timing.ratio(times, name, plain), 1, False
 
 
 def _compile(console: Console) -> Iterator[Bar]:
@@ -165,7 +160,7 @@ def _compile(console: Console) -> Iterator[Bar]:
             chain = optax.chain(gz.error_feedback(NAMED[name], key=0), optax.adam(1e-3))
             reached = measures.compile_seconds(chain) / alone
             what = f'{name}, 150 leaves: time to compile, in times of optax.adam alone'
-            yield what, reached, f'<= {COMPILE_TIMES}', reached <= COMPILE_TIMES
+            yield what, reached, COMPILE_TIMES, False
 
 
 def _measured(
@@ -176,27 +171,95 @@ def _measured(
         return timing.measure(cases, rounds, lambda: progress.advance(bar))
 
 
-def _points(console: Console) -> dict[str, tuple[str, list[tuple[float, float]]]]:
-    """Bits and error of every family at several settings."""
+def _machine(size: int) -> str:
+    device = jax.devices()[0]
+    return (
+        f'{size:,} float32; {device.device_kind} ({device.platform}), {os.cpu_count()} cores, jax '
+        f'{jax.__version__}, Python {platform.python_version()}'
+    )
+
+
+def _table(rows: list[dict[str, Any]], size: int) -> Table:
+    """One row a compressor."""
+    unit = float(np.median([row['unit_seconds'] for row in rows]))
+    caption = (
+        'bits: an entry. error: E|C(x)-x|^2 / |x|^2 on a Gaussian vector, as a memory '
+        'applies the compressor, beside the most that its delta allows. omega: measured on the '
+        'same vector, beside the stated. Times in units of one donated g + e, '
+        f'{unit * 1e3:.3g} ms here: encoding; p - decoded payload; encoding with what is lost left '
+        'in the memory; the whole step p, memory = p - rate * u, ... with error_feedback, '
+        'everything donated. Medians of ratios, all programs in turns.'
+    )
+    heads = (
+        'compressor', 'bits', 'error', 'at most', 'omega', 'stated', 'encode', 'decode', '+ lost',
+        'step',
+    )  # fmt: skip
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        delta = row['declared_delta']
+        most = None if delta is None else 1 - delta
+        shown = (row['error'], most, row['omega'], row['declared_omega'])
+        times = (f'{row[entry]:.1f}' for entry in ENTRIES)
+        return [row['compressor'], f'{row["bits"]:.3g}', *map(_number, shown), *times]
+
+    return tables.table(_machine(size), heads, map(cells, rows), caption=caption)
+
+
+def _number(value: float | None) -> str:
+    return '-' if value is None else f'{value:.3g}' if value < 1 - 5e-4 else f'{value:.4g}'
+
+
+def _limits_table(found: list[Bar], size: int) -> Table:
+    """What was asked of the library, what it reached, and whether that is enough."""
+
+    def cells(bar: Bar) -> tuple[str, ...]:
+        what, reached, asked, least = bar
+        met = reached >= asked if least else reached <= asked
+        sign = '>=' if least else '<='
+        return what, f'{reached:.3g}', f'{sign} {asked}', 'met' if met else '[bold red]missed[/]'
+
+    heads = 'what', 'reached', 'asked', ''
+    return tables.table(f'Against the limits, {_machine(size)}', heads, map(cells, found))
+
+
+def _pareto() -> Figure:
+    """Error against bits of every family, over the limit of a Gaussian source."""
     like = jax.ShapeDtypeStruct((measures.LENGTH,), np.float32)
-    x = measures.gradient(measures.LENGTH)
-    found = {}
-    with console.status('errors'):
-        for name, (family, sweep) in SWEEPS.items():
-            bits = [message_bits(c, like) / measures.LENGTH for c in sweep]
-            errors = [measures.error(c.contractive(x), x) for c in sweep]
-            found[name] = family, list(zip(bits, errors, strict=True))
-    return found
+    x, bits = measures.gradient(measures.LENGTH), np.geomspace(0.005, 16, 200)
+    figure, panels = figures.panels(1, 1, (8.5, 5.4))
+    panel = panels[0, 0]
+    figures.log_log(
+        panel, xlabel='bits an entry', xlim=(0.01, 16), ylim=(1e-5, 1.3),
+        ylabel=r'error $E|C(x) - x|^2\,/\,|x|^2$ on a Gaussian vector',
+        title='What a memory must make up for, against what is sent',
+    )  # fmt: skip
+    label = r'limit of a Gaussian source, $2^{-2R}$'
+    panel.plot(bits, measures.limit(bits), color='0.35', linestyle=figures.DASHED, label=label)
+    for i, (name, (family, sweep)) in enumerate(SWEEPS.items()):
+        points = [
+            (message_bits(c, like) / like.size, measures.error(c.contractive(like), x))
+            for c in sweep
+        ]
+        style = {'color': FAMILIES[family], 'marker': 'osD^v<>P*Xhdp'[i], 'linewidth': 1}
+        panel.plot(*zip(*sorted(points), strict=True), label=name, **style)
+    figure.legend(loc='outside right upper')
+    return figure
 
 
-def _write(path: Path, rows: dict, unit: float) -> None:
-    with path.open('w', newline='') as file:
-        writer = csv.writer(file)
-        errors = ('bits', 'error', 'omega', 'declared_omega', 'declared_delta')
-        writer.writerow(('compressor', *errors, *measures.ENTRIES, 'unit_seconds'))
-        for name, (found, times) in rows.items():
-            own = (getattr(found, field) for field in errors)
-            writer.writerow((name, *own, *(times[entry] for entry in measures.ENTRIES), unit))
+def markdown(path: Path) -> list[str]:
+    """The table of a README, from the rows of a benchmark."""
+    lines = [
+        '| compressor | bits an entry | times fewer | omega | delta | error | memory step |',
+        '|---|---:|---:|---:|---:|---:|---:|',
+    ]
+    with path.open(newline='') as file:
+        for row in csv.DictReader(file):
+            names = ('declared_omega', 'declared_delta', 'error')
+            shown = [f'{float(row[name]):.3g}' if row[name] else '-' for name in names]
+            bits = float(row['bits'])
+            cells = f'`{row["compressor"]}`', f'{bits:.3g}', f'{32 / bits:.3g}', *shown
+            lines.append(f'| {" | ".join(cells)} | {float(row["step"]):.1f} |')
+    return lines
 
 
 if __name__ == '__main__':

@@ -6,22 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics as PAGES
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_svmlight_file
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import StandardScaler, normalize
-
-Kind = Literal['logistic', 'least_squares']
-Matrix = Any  # a NumPy array or a SciPy CSR matrix, f64[examples, features]
-
-# Below this share of non-zeros a gradient by gathers and scatters is faster than by dense products:
-# equal at 2.4 % for 8 workers of 100 rows and 1024 features on two CPU cores, 1.9 times faster at
-# 1.2 %.
-SPARSE_BELOW = 1 / 50
-FEWEST_SPARSE = 64  # features; narrower rows fit into a few cache lines, whatever they hold
 
 # `topics`: Python's reference manual as `help()` shows it. Is a paragraph about how a program runs
 # (statements), or about what it works on (objects)? Python 3.11 to 3.13 have all these pages.
@@ -37,18 +28,16 @@ OBJECTS = (
     *('typesmapping', 'typesmethods', 'typesmodules', 'typesseq', 'typesseq-mutable'),
 )
 FEWEST_WORDS = 12  # a shorter paragraph is a heading, a signature or a line of an example
-VOCABULARY = (
-    1024  # the most frequent words; a square number, so that the weights are a square matrix
-)
+VOCABULARY = 1024  # the most frequent words; a square, so that the weights are a square matrix
 
 
 class Data(NamedTuple):
     """Examples in rows, and their labels."""
 
     name: str
-    x: Matrix  # CSR where that pays
+    x: np.ndarray  # f64[examples, features]
     y: np.ndarray  # f64[examples], -1 or +1; of least squares any number
-    kind: Kind = 'logistic'
+    kind: str = 'logistic'  # or 'least_squares'
 
 
 def load(name: str) -> Data:
@@ -60,24 +49,24 @@ def load(name: str) -> Data:
     return _checked(Path(name).name, *_libsvm(Path(name)))
 
 
-def _breast_cancer() -> tuple[Matrix, np.ndarray]:
+def _breast_cancer() -> tuple[Any, np.ndarray]:
     bunch = load_breast_cancer(return_X_y=True)
     return StandardScaler().fit_transform(bunch[0]), bunch[1]
 
 
-def _digits() -> tuple[Matrix, np.ndarray]:
+def _digits() -> tuple[Any, np.ndarray]:
     """Even against odd."""
     images, digits = load_digits(return_X_y=True)
     return images / 16, digits % 2
 
 
-def _diabetes() -> tuple[Matrix, np.ndarray]:
+def _diabetes() -> tuple[Any, np.ndarray]:
     """The progress of a disease within a year, in standard deviations from its mean."""
     x, y = (np.asarray(a) for a in load_diabetes(return_X_y=True))
     return StandardScaler().fit_transform(x), (y - np.mean(y)) / np.std(y)
 
 
-def _topics() -> tuple[Matrix, np.ndarray]:
+def _topics() -> tuple[Any, np.ndarray]:
     """Paragraphs as bags of words of length one: statements (0) against objects (1)."""
     seen: set[str] = set()
     statements, objects = (_paragraphs(names, seen) for names in (STATEMENTS, OBJECTS))
@@ -100,7 +89,7 @@ def _paragraphs(names: tuple[str, ...], seen: set[str]) -> list[str]:
     return found
 
 
-def _libsvm(path: Path) -> tuple[Matrix, np.ndarray]:
+def _libsvm(path: Path) -> tuple[Any, np.ndarray]:
     if not path.is_file():
         raise ValueError(
             f'{str(path)!r} is neither a data set nor a file. Data sets are '
@@ -122,8 +111,8 @@ def _libsvm(path: Path) -> tuple[Matrix, np.ndarray]:
     return x, y
 
 
-def _checked(name: str, features: Matrix, y: np.ndarray) -> Data:
-    """Labels to -1 and +1, and the rows in the form in which gradients are fastest."""
+def _checked(name: str, features: Any, y: np.ndarray) -> Data:
+    """Labels become -1 and +1, and the features a dense array."""
     classes = np.unique(y)
     if len(classes) != 2:
         shown = ', '.join(f'{c:g}' for c in classes[:5]) + (', ...' if len(classes) > 5 else '')
@@ -131,25 +120,22 @@ def _checked(name: str, features: Matrix, y: np.ndarray) -> Data:
             f'{name!r} has {len(classes)} class(es): {shown}. Logistic regression here takes two: '
             'keep the examples of two labels, or merge labels into two groups.'
         )
-    x: Any = sp.csr_matrix(features, dtype=np.float64)
-    if not np.all(np.isfinite(x.data)):
+    x = features.toarray() if sp.issparse(features) else np.asarray(features, np.float64)
+    if not np.all(np.isfinite(x)):
         raise ValueError(
             f'{name!r} holds NaN or infinity. Features must be finite: clean the file.'
         )
-    x.eliminate_zeros()
-    if x.nnz == 0:
+    if not np.any(x):
         raise ValueError(
             f'{name!r} has no feature that differs from zero, so nothing can be learnt.'
         )
-    cells = x.shape[0] * x.shape[1]
-    pays = x.shape[1] >= FEWEST_SPARSE and x.nnz <= SPARSE_BELOW * cells
-    return Data(name, x if pays else x.toarray(), np.where(y == classes[1], 1.0, -1.0))
+    return Data(name, x, np.where(y == classes[1], 1.0, -1.0))
 
 
 # Two classes, for logistic regression; and targets, for least squares.
-BUILT_IN: dict[str, Callable[[], tuple[Matrix, np.ndarray]]] = {
+BUILT_IN: dict[str, Callable[[], tuple[Any, np.ndarray]]] = {
     'breast_cancer': _breast_cancer,
     'digits': _digits,
     'topics': _topics,
 }
-TARGETS: dict[str, Callable[[], tuple[Matrix, np.ndarray]]] = {'diabetes': _diabetes}
+TARGETS: dict[str, Callable[[], tuple[Any, np.ndarray]]] = {'diabetes': _diabetes}

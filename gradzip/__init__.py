@@ -52,7 +52,7 @@ from gradzip._wrappers import participate as participate
 from gradzip._wrappers import per_worker as per_worker
 from gradzip._wrappers import skip_nonfinite as skip_nonfinite
 
-# around a step: mappers, metrics, traffic, theory
+# around a step: mappers, metrics, traffic, plan, theory
 from gradzip import advice as advice
 from gradzip import metrics as metrics
 from gradzip import theory as theory
@@ -62,6 +62,9 @@ from gradzip._axes import localize as localize
 from gradzip._axes import state_specs as state_specs
 from gradzip._base import PerWorker as PerWorker
 from gradzip._data_parallel import data_parallel as data_parallel
+from gradzip._plan.plan import plan as plan
+from gradzip._plan.ranking import Plan as Plan
+from gradzip._plan.ranking import PlanRow as PlanRow
 from gradzip._hlo import wire_bytes as wire_bytes
 from gradzip._resize import resize as resize
 from gradzip._traffic import payload_bytes as payload_bytes

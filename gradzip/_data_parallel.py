@@ -21,6 +21,7 @@ from gradzip._base import Array, AxisName, PyTree
 from gradzip._compat import varying
 from gradzip._compressors.identity import Identity
 from gradzip._feedback.compress import compress
+from gradzip._quantities import speed
 
 COSTS = 100, 10, 1  # ms of a step that an exchange may take longer than the mean's, in the report
 
@@ -136,16 +137,11 @@ def report(tx: optax.GradientTransformation, params: PyTree, axis_sizes: dict[st
     )
     if saved <= 0:
         return f'{head}\nIt never pays: every link carries {-saved:,} bytes more than for a mean.'
-    below = ', '.join(f'{_speed(8e3 * saved / cost)} if it costs {cost} ms' for cost in COSTS)
+    below = ', '.join(f'{speed(8e3 * saved / cost)} if it costs {cost} ms' for cost in COSTS)
     return (
         f'{head}\nEvery link carries {saved:,} bytes less per step. Compression pays on links '
         f'slower than {below}.'
     )
-
-
-def _speed(bits: float) -> str:
-    unit, name = (1e9, 'Gbit/s') if bits >= 1e9 else (1e6, 'Mbit/s')
-    return f'{bits / unit:.3g} {name}'
 
 
 def _check_mesh(mesh: Any, axis_name: AxisName) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 import gradzip as gz
-from experiments.bench import measures, timing
-from experiments.bench.report import markdown
+from experiments.bench import measures
 from experiments.bench.schemes import SCHEMES
-from experiments.bench_compressors import app
+from experiments.bench_compressors import app, markdown
+from gradzip._plan import timing
 
 CLASSES = {type(c) for c in SCHEMES.values()}
 

@@ -1,30 +1,25 @@
-"""The experiments: data that is refused, a split that loses nothing, curves that mappers share."""
+"""Data that is refused, a split that loses nothing, the simulator, and what a memory does."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-import scipy.sparse as sp
 from typer.testing import CliRunner
 
-from experiments import data
-from experiments.comparison import figures, report
-from experiments.comparison.__main__ import app
-from experiments.comparison.methods import METHODS, matrix_like, scheme_bits, step_size
-from experiments.comparison.runs import Run
-from experiments.comparison.simulate import Curve, check_devices, record_at, simulate
-from experiments.problems import Problem, split
-from experiments.shards import Dense, Sparse, loss, shards
+import gradzip as gz
+from experiments import comparison, data
+from experiments.comparison import METHODS, Run, app, matrix_like, run
+from experiments.problems import CURVATURE, Problem, loss, split
+from experiments.simulate import AXIS, message_bits, simulate
 
 TWO_CLASSES = '+1 1:0.5 3:1\n-1 2:1\n+1 1:1 2:-0.5\n-1 3:-1\n+1 2:0.25\n'
-METHOD = {method.name: method for method in METHODS}
 
 
 def run_cli(*arguments: str) -> tuple[int, str]:
@@ -44,18 +39,18 @@ def libsvm(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope='module')
 def small() -> Problem:
-    """Forty uneven examples for eight workers."""
+    """Forty-three uneven examples for eight workers."""
     everything = data.load('breast_cancer')
-    return split(data.Data('small', everything.x[:43], everything.y[:43]), workers=8, seed=0)
+    some = data.Data('small', everything.x[:43], everything.y[:43])
+    return split(some, workers=8, seed=0, regularisation=0.01)
 
 
 @pytest.mark.parametrize('name', data.BUILT_IN)
 def test_data_sets(name: str):
-    """Two classes of about equal size, and the sparse form only where it pays."""
+    """Two classes of about equal size."""
     found = data.load(name)
     assert found.x.shape[0] == len(found.y) > 500
     assert set(found.y) == {-1.0, 1.0}
-    assert sp.issparse(found.x) == (name == 'topics')
     assert 0.3 < np.mean(found.y > 0) < 0.7
 
 
@@ -108,24 +103,14 @@ def test_binary_file_is_refused(tmp_path: Path):
         (('--workers', '0'), 'at least 1'),
         (('--schemes', 'exact,topj'), 'topj'),
         (('--delays', '0,-1'), 'whole numbers'),
-        (('--mapper', 'shard_map'), 'needs a device for each of 5 workers'),
     ],
 )
-def test_refused_arguments(
-    libsvm: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
-):
+def test_refused_arguments(libsvm: Path, arguments: tuple[str, ...], message: str):
     """What was given and what is allowed, before anything runs."""
-    monkeypatch.setattr(jax, 'device_count', lambda: 1)
     common = ('--data', str(libsvm), '--out', str(libsvm.parent), '--workers', '5')
     code, output = run_cli(*common, *arguments)
     assert code == 2
     assert message in ' '.join(output.split())
-
-
-def test_enough_devices():
-    """The devices that there are suffice, or are not asked for."""
-    check_devices('shard_map', 8)
-    check_devices('vmap', 1000)
 
 
 @pytest.mark.parametrize('workers', [1, 3, 8, 43])
@@ -133,79 +118,75 @@ def test_split_loses_no_example(workers: int):
     """Every example is held once, and padding weighs nothing."""
     everything = data.load('breast_cancer')
     some = data.Data('some', everything.x[:43], everything.y[:43])
-    problem = split(some, workers, seed=1)
-    assert sum(problem.sizes) == 43
-    assert max(problem.sizes) - min(problem.sizes) <= 1
-    ours, theirs = (
-        np.asarray(sorted(map(tuple, a))) for a in (problem.a, some.x * some.y[:, None])
-    )
+    problem = split(some, workers, 1, 0.01)
+    _, x, y, weight, _ = problem.risk
+    sizes = np.sum(weight > 0, axis=1)
+    assert problem.examples == sum(sizes) == 43
+    assert max(sizes) - min(sizes) <= 1
+    held = np.concatenate([x, y[..., None]], axis=2)[weight > 0]
+    ours, theirs = (sorted(map(tuple, a)) for a in (held, np.c_[some.x, some.y]))
     np.testing.assert_array_equal(ours, theirs)
-    mine = shards(problem)
-    assert int(np.sum(np.asarray(mine.weight) > 0)) == 43
-    np.testing.assert_allclose(np.sum(mine.weight, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(weight.sum(axis=1), 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize('name', ['breast_cancer', 'diabetes'])
 def test_workers_optimise_the_problem(name: str):
-    """The mean of the workers' losses and gradients is F and its gradient, uneven split and all."""
+    """The mean of the workers' losses is F as one reads it, uneven split and all."""
     everything = data.load(name)
     some = everything._replace(x=everything.x[:43], y=everything.y[:43])
-    small = split(some, workers=8, seed=0)
-    w = np.random.default_rng(0).normal(size=small.features)
-    own = functools.partial(loss, lam=small.lam, kind=small.kind)
-    value_and_grad = jax.vmap(jax.value_and_grad(own), in_axes=(None, 0))
-    values, gradients = value_and_grad(jnp.asarray(w, jnp.float32), shards(small))
-    np.testing.assert_allclose(np.mean(values), small.value(w), rtol=1e-5)
-    np.testing.assert_allclose(np.mean(gradients, axis=0), small.gradient(w), atol=1e-5)
+    problem = split(some, 8, 0, 0.01)
+    kind, x, y, weight, lam = problem.risk
+    w = np.random.default_rng(0).normal(size=problem.features)
+    total = 0.0
+    for xs, ys, weights in zip(x, y, weight, strict=True):
+        for row, label, each in zip(xs, ys, weights, strict=True):
+            z = row @ w
+            one = (z - label) ** 2 / 2 if kind == 'least_squares' else np.logaddexp(0, -label * z)
+            total += each * one / problem.workers
+    total += lam / 2 * w @ w
+    own = functools.partial(loss, kind=kind, lam=lam)
+    shards = tuple(jnp.asarray(a, jnp.float32) for a in (x, y, weight))
+    values = jax.vmap(own, in_axes=(None, 0))(jnp.asarray(w, jnp.float32), shards)
+    assert np.mean(values) == pytest.approx(total, rel=1e-5)
+    start, least = (value_of(problem, v) for v in (0 * w, problem.optimum))
+    gap = (total - least) / (start - least)
+    assert problem.relative_gap(w[None])[0] == pytest.approx(gap, rel=1e-9)
 
 
-def test_sparse_is_dense(small: Problem):
-    """Both forms have the same loss, gradient, smoothness and optimum."""
-    x = np.where(np.abs(small.a) > 1, small.a, 0)
-    dense = dataclasses.replace(small, a=x)
-    sparse = dataclasses.replace(small, a=sp.csr_matrix(x))
-    forms = shards(dense), shards(sparse)
-    assert isinstance(forms[0], Dense)
-    assert isinstance(forms[1], Sparse)
-    w = np.random.default_rng(0).normal(size=small.features)
-    own = functools.partial(loss, lam=0.1, kind='logistic')
-    value_and_grad = jax.vmap(jax.value_and_grad(own), in_axes=(None, 0))
-    in_jax = [value_and_grad(jnp.asarray(w, jnp.float32), form) for form in forms]
-    for ours, theirs in zip(*in_jax, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    assert dense.smoothness == pytest.approx(sparse.smoothness, rel=1e-9)
-    np.testing.assert_allclose(dense.gradient(w), sparse.gradient(w), rtol=1e-12)
-    np.testing.assert_allclose(dense.value(w[None]), sparse.value(w[None]), rtol=1e-12)
-    np.testing.assert_allclose(dense.optimum, sparse.optimum, atol=1e-6)
+def value_of(problem: Problem, w: np.ndarray) -> float:
+    kind, x, y, weight, lam = problem.risk
+    z = x @ w
+    losses = (z - y) ** 2 / 2 if kind == 'least_squares' else np.logaddexp(0, -y * z)
+    return float(np.sum(weight * losses) / problem.workers + lam / 2 * w @ w)
+
+
+def gradient_of(problem: Problem, w: np.ndarray) -> np.ndarray:
+    kind, x, y, weight, lam = problem.risk
+    z = x @ w
+    slope = z - y if kind == 'least_squares' else -y / (1 + np.exp(y * z))
+    return np.einsum('nr,nrd->d', weight * slope, x) / problem.workers + lam * w
 
 
 @pytest.mark.parametrize('name', [*data.BUILT_IN, *data.TARGETS])
 def test_optimum(name: str):
     """Strong convexity turns a small gradient into a proof: F - F* <= |grad F|^2 / (2 lam)."""
-    problem = split(data.load(name), workers=7, seed=0)
-    gradient = problem.gradient(problem.optimum)
-    assert gradient @ gradient / (2 * problem.lam) < 1e-12
+    problem = split(data.load(name), 7, 0, 0.01)
+    gradient = gradient_of(problem, problem.optimum)
+    assert gradient @ gradient / (2 * problem.risk.lam) < 1e-12
     h, direction = 1e-6, np.random.default_rng(0).normal(size=problem.features)
     w = problem.optimum + direction
-    slope = (problem.value(w + h * direction) - problem.value(w - h * direction)) / (2 * h)
-    assert problem.gradient(w) @ direction == pytest.approx(slope, rel=1e-5)
+    slope = (value_of(problem, w + h * direction) - value_of(problem, w - h * direction)) / (2 * h)
+    assert gradient_of(problem, w) @ direction == pytest.approx(slope, rel=1e-5)
 
 
-def test_smoothness_bounds_the_curvature(small: Problem):
+def test_the_regularisation_is_a_share_of_the_curvature(small: Problem):
     """L is the curvature at zero, where every sigmoid is 1/2, along its steepest direction."""
-    curvature = small.a.T @ (small.weight[:, None] * small.a) / 4
-    largest = np.linalg.eigvalsh(curvature)[-1] + small.lam
-    assert small.smoothness == pytest.approx(largest)
-
-
-def test_step_sizes(small: Problem):
-    """Exact gradients take 1/L; noise and lateness only shorten a step."""
-
-    def steps(delay: int) -> list[float]:
-        return [step_size(method, small, delay) * small.smoothness for method in METHODS]
-
-    assert steps(0)[0] == 1
-    assert all(0 < late < now <= 1 for late, now in zip(steps(16), steps(0), strict=True))
+    _, x, _, weight, lam = small.risk
+    curvature = np.einsum('nr,nri,nrj->ij', weight, x, x) / small.workers * CURVATURE['logistic']
+    largest = np.linalg.eigvalsh(curvature)[-1]
+    assert lam == pytest.approx(0.01 * largest)
+    assert small.constants.L == pytest.approx(1.01 * largest)
+    assert small.constants.V0 == pytest.approx(np.sum(small.optimum**2))
 
 
 def test_message_bits():
@@ -213,64 +194,70 @@ def test_message_bits():
     like = matrix_like(64)
     assert like.shape == (8, 8)
     assert matrix_like(31).shape == (1, 31)
-    bits = {name: scheme_bits(method.scheme, like) for name, method in METHOD.items()}
+    bits = {name: message_bits(scheme, like) for name, scheme in comparison.SCHEMES.items()}
     assert bits['exact'] == 64 * 32
-    assert bits['topk'] == bits['topk-memory'] == 7 * (32 + 32)
-    assert bits['randk'] == 7 * 32
-    assert bits['sign'] == 64 + 32
-    assert bits['ternary-l2'] == 2 * 64 + 32
-    assert bits['powersgd'] == 16 * 32
+    assert bits['TopK'] == 7 * (32 + 32)
+    assert bits['ScaledSign'] == 64 + 32
+    assert bits['PowerSGD'] == 16 * 32
+    assert message_bits(gz.Gather(gz.Ternary('l2')), like) == 2 * 64 + 32
 
 
-@pytest.mark.parametrize('name', ['bernoulli-own', 'topk-memory'])
-def test_mappers_agree(small: Problem, name: str):
-    """One device or eight: the same curve."""
-    curves = [
-        simulate(small, METHOD[name], 2, iterations=25, mapper=mapper, seed=3)
-        for mapper in ('vmap', 'shard_map')
-    ]
-    np.testing.assert_array_equal(curves[0].iteration, curves[1].iteration)
-    np.testing.assert_allclose(curves[0].gap, curves[1].gap, rtol=1e-4)
-    assert curves[0].gap[-1] < 0.9 * curves[0].gap[0]
+def make(key: jax.Array) -> optax.GradientTransformation:
+    scheme = gz.Gather(gz.Bernoulli(0.5))
+    return optax.chain(gz.compress(scheme, AXIS, key=key), optax.sgd(0.05))
 
 
 def test_chunks_do_not_show(small: Problem, monkeypatch: pytest.MonkeyPatch):
-    """How a run is cut into compiled calls changes nothing."""
-    whole = simulate(small, METHOD['randk'], 1, iterations=23, mapper='vmap', seed=0)
-    monkeypatch.setattr('experiments.comparison.simulate.CHUNK', 10)
-    parts = simulate(small, METHOD['randk'], 1, iterations=23, mapper='vmap', seed=0)
-    np.testing.assert_array_equal(whole.iteration, parts.iteration)
-    np.testing.assert_allclose(whole.gap, parts.gap, rtol=1e-5)
+    """How a run is cut into compiled calls changes nothing; every seed is another run."""
+    keys, steps = jax.random.split(jax.random.key(0), 2), []
+    whole = simulate(small, make, keys, 23, jnp.ravel)
+    monkeypatch.setattr('experiments.simulate.CHUNK', 10)
+    parts = simulate(small, make, keys, 23, jnp.ravel, advance=steps.append)
+    assert whole.shape == (24, 2, small.features)
+    assert steps == [10, 10, 3]
+    np.testing.assert_allclose(whole, parts, rtol=1e-5, atol=1e-7)
+    assert not np.any(whole[0])
+    assert np.any(whole[1, 0] != whole[1, 1])
 
 
-def test_records():
-    """The first iterations all, the last one always."""
-    assert record_at(1).tolist() == [0, 1]
-    records = record_at(10_000)
-    assert records[0] == 0
-    assert records[-1] == 10_000
-    assert np.all(np.diff(records) > 0)
+def test_a_run_is_gradient_descent(small: Problem):
+    """Exact gradients two steps late, at 1 / (3 L), in float64 on paper."""
+    w, step = [np.zeros(small.features)], 1 / (3 * small.constants.L)
+    for k in range(20):
+        w.append(w[k] - step * gradient_of(small, w[k - 2]) if k >= 2 else w[k])
+    found = run(small, 'exact', 2, 20, 0)
+    assert found.step_size == pytest.approx(step)
+    assert found.final_relative_gap == pytest.approx(small.relative_gap(w[-1][None])[0], rel=1e-4)
 
 
-def test_divergence_is_seen(small: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A run that explodes ends, and says so in the table, the sentences and the figures."""
-    monkeypatch.setattr('experiments.comparison.methods.step_size', lambda *_: 1e30)
-    curve = simulate(small, METHOD['exact'], 0, iterations=20, mapper='vmap', seed=0)
-    monkeypatch.undo()
-    assert not np.isfinite(curve.gap[-1])
-    runs = [Run(small, METHOD['exact'], 0, curve, 0.0, 1, 1)]
-    assert runs[0].diverged
-    assert 'DIVERGED' in report.findings(runs)[-1]
-    assert len(figures.draw(runs, tmp_path)) == 4
-    grew = Curve(np.arange(3), np.array([1.0, 0.5, 1.5]))
-    assert dataclasses.replace(runs[0], curve=grew).diverged
+def result(scheme: str, to: int | None, final: float = 1e-5, bits: int = 10) -> Run:
+    return Run('some', scheme, 0, 8, 43, 30, 0.1, bits, 100, 0, to, None, final)
+
+
+def test_what_is_said_of_the_runs():
+    """Bits to the target, savings, memories that help, and runs that diverged."""
+    runs = comparison.with_savings(
+        [
+            result('exact', 40, bits=100),
+            result('TopK', None),
+            result('TopK + memory', 50),
+            result('ScaledSign', None, float('nan')),
+        ]
+    )
+    assert [r.saving for r in runs] == [1.0, None, 8.0, None]
+    best, memory, diverged = comparison.findings(runs)
+    assert best.endswith('TopK + memory at delay 0 (0.5 kbit, 8 times fewer than exact).')
+    assert memory.startswith('Memory: of 1 runs with biased schemes, 0 reached the target without')
+    assert 'DIVERGED[/]: ScaledSign on some at delay 0.' in diverged
+    assert comparison.findings(runs[:3])[-1] == 'None of 3 runs diverged.'
+    assert comparison.findings(runs[1:2])[0].endswith('initial gap: nothing at delay 0.')
 
 
 def test_command_line(tmp_path: Path, libsvm: Path):
-    """A small comparison writes its table, both CSV files and both figures."""
+    """A small comparison writes its table, its CSV file and its figure."""
     out = tmp_path / 'out'
     code, output = run_cli(
-        *('--data', 'breast_cancer', '--data', str(libsvm), '--schemes', 'exact, topk-memory'),
+        *('--data', 'breast_cancer', '--data', str(libsvm), '--schemes', 'exact, TopK + memory'),
         *('--delays', '2', '--iterations', '40', '--workers', '5', '--out', str(out)),
     )
     assert code == 0, output
@@ -281,13 +268,14 @@ def test_command_line(tmp_path: Path, libsvm: Path):
         rows = list(csv.DictReader(file))
     assert [(r['data'], r['scheme'], r['delay']) for r in rows[:3]] == [
         ('breast_cancer', 'exact', '2'),
-        ('breast_cancer', 'topk-memory', '2'),
+        ('breast_cancer', 'TopK + memory', '2'),
         ('five.txt', 'exact', '2'),
     ]
     assert rows[1]['bits_per_step'] == '192'
-    assert rows[1]['padded_bits_per_step'] == '4096'
-    with (out / 'curves.csv').open() as file:
-        assert len(list(csv.DictReader(file))) == 4 * 41
-    for name in ('gap_by_iterations', 'gap_by_bits'):
-        assert (out / f'{name}.png').stat().st_size > 10_000
-        assert (out / f'{name}.svg').stat().st_size > 10_000
+    assert (out / 'saving.png').stat().st_size > 10_000
+
+
+def test_every_method_has_a_style():
+    assert {comparison._style(method)['color'] for method in METHODS} == set(
+        comparison.COLORS.values()
+    )

@@ -62,9 +62,28 @@ def test_functions_document_every_argument(name):
 
 
 def test_the_readme_lists_exactly_the_public_names():
-    table = README.split('<!-- api -->')[1].split('<!-- /api -->')[0]
-    listed = set(re.findall(r'^\| `(\w+)', table, re.M))
-    assert listed == set(PUBLIC)
+    listed = README.split('<!-- api -->')[1].split('<!-- /api -->')[0]
+    links = re.findall(r'\[`(\w+)`\]\(([\w/.]+)\)', listed)
+    assert {name for name, _ in links} == set(PUBLIC)
+    assert len(links) == len(PUBLIC)
+    for name, path in links:
+        value = PUBLIC[name]
+        file = pathlib.Path(inspect.getsourcefile(value))
+        assert ROOT / path == (file.parent if file.name == '__init__.py' else file), name
+
+
+def test_the_readme_backs_every_scheme_by_a_result():
+    """What a row quotes in italics stands in the results file that it links to."""
+    rows = README.split('<!-- schemes -->')[1].split('<!-- /schemes -->')[0].strip().splitlines()[2:]
+    assert len(rows) == 6
+    for row in rows:
+        measured = row.split('|')[3]
+        [path] = re.findall(r'\]\(([^)]+)\)', measured)
+        text = ' '.join(re.sub('[│┃]', ' ', (ROOT / path).read_text()).split())
+        quotes = re.findall(r'\*([^*]+)\*', measured)
+        assert quotes
+        for quote in quotes:
+            assert quote in text, quote
 
 
 @pytest.mark.parametrize('index', range(len(re.findall(r'^```python', README, re.M))))
@@ -74,34 +93,51 @@ def test_the_readme_runs(index):
     subprocess.run([sys.executable, '-c', code], check=True, env=environment, timeout=300)
 
 
-def test_the_readme_shows_the_table_of_the_benchmark():
-    from experiments.bench.report import markdown
+PAGES = {'README.md': README, 'experiments/README.md': (ROOT / 'experiments/README.md').read_text()}
+RESULTS = {  # a quote in a page to the file of results that it is from
+    'findings': 'theorems/tables.txt',
+    'comparison': 'comparison/tables.txt',
+    'memory': 'comparison/tables.txt',
+    'network': 'network/table_2.txt',
+    'training': 'network/training_2.txt',
+    'plan': 'plan/plan.txt',
+    'predicted': 'network/table_2.txt',
+}
 
-    shown = README.split('<!-- compressors -->')[1].split('<!-- /compressors -->')[0]
+
+def quoted(page, marker):
+    return PAGES[page].split(f'<!-- {marker} -->')[1].split(f'<!-- /{marker} -->')[0]
+
+
+def pages_with(marker):
+    return [page for page in PAGES if f'<!-- {marker} -->' in PAGES[page]]
+
+
+def test_the_page_of_the_experiments_has_every_result():
+    for marker in (*RESULTS, 'compressors'):
+        assert 'experiments/README.md' in pages_with(marker), marker
+
+
+@pytest.mark.parametrize('page', pages_with('compressors'))
+def test_pages_show_the_table_of_the_benchmark(page):
+    from experiments.bench_compressors import markdown
+
     rows = markdown(ROOT / 'experiments/results/compressors/compressors.csv')
-    assert shown.strip().splitlines() == rows
+    assert quoted(page, 'compressors').strip().splitlines() == rows
 
 
 @pytest.mark.parametrize(
-    ('marker', 'file'),
-    [
-        ('findings', 'theorems/tables.txt'),
-        ('comparison', 'comparison/tables.txt'),
-        ('network', 'network/table_2.txt'),
-        ('training', 'network/training_2.txt'),
-        ('plan', 'plan/plan.txt'),
-        ('predicted', 'network/table_2.txt'),
-    ],
+    ('page', 'marker'), [(page, marker) for marker in RESULTS for page in pages_with(marker)]
 )
-def test_the_readme_quotes_the_results_as_they_are(marker, file):
-    """The findings under a figure are lines of the results file of the same run."""
-    quoted = README.split(f'<!-- {marker} -->')[1].split(f'<!-- /{marker} -->')[0]
-    lines = re.findall(r'^> (.*)', quoted, re.M)
-    results = ' '.join((ROOT / f'experiments/results/{file}').read_text().split())
+def test_pages_quote_the_results_as_they_are(page, marker):
+    """The sentences under a figure are lines of the results file of the same run."""
+    lines = re.findall(r'^> (.*)', quoted(page, marker), re.M)
+    results = ' '.join((ROOT / 'experiments/results' / RESULTS[marker]).read_text().split())
     assert lines
     assert ' '.join(lines) in results
 
 
-def test_what_the_readme_shows_is_there():
-    for path in re.findall(r'\]\((?!http)([^)#]+)', README):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize('page', PAGES)
+def test_what_pages_show_is_there(page):
+    for path in re.findall(r'\]\((?!http)([^)#]+)', PAGES[page]):
+        assert ((ROOT / page).parent / path).exists(), path

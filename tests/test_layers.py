@@ -12,7 +12,7 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 # A module may import from rooms further down, and, inside feedback/ and the like, siblings.
 LAYERS = [
     ['types'],
-    ['data_parallel'],
+    ['data_parallel', 'plan'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay'],
     ['delay_models', 'metrics', 'traffic'],
@@ -25,6 +25,7 @@ LAYERS = [
     ['resize'],
     ['axes'],
     ['base'],
+    ['quantities'],
     ['blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],
     ['groups'],
 ]

@@ -11,11 +11,10 @@ import time
 import pytest
 
 from experiments.models import Size
-from experiments.network import links, predictions, training, workloads
-from experiments.network.__main__ import _links
+from experiments.network import links, predictions, report, workloads
+from experiments.network.__main__ import links_of
 from experiments.network.measure import Row, Trained, _slowest
-from experiments.network.report import findings, table
-from experiments.plan.model import Cost, Host, crossover
+from gradzip._plan.model import Cost, Host, crossover
 from gradzip._traffic import Collective
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -86,15 +85,27 @@ def test_it_says_what_it_needs(monkeypatch):
 )
 def test_links_that_are_none(speeds, delays, message):
     with pytest.raises(ValueError, match=message):
-        _links(speeds, delays)
+        links_of(speeds, delays)
+
+
+def test_links_by_their_speeds_and_delays():
+    found = links_of('unlimited,250M,10Gbit', '0,20')
+    assert [(link.name, link.bits) for link in found[::2]] == [
+        ('unlimited', None),
+        ('250 Mbit/s', 2.5e8),
+        ('10 Gbit/s', 1e10),
+    ]
+    assert [report.label(link) for link in found[2:4]] == ['250 Mbit/s', '250 Mbit/s, 20 ms']
 
 
 def test_the_slowest_worker_counts_and_the_exact_mean_can_win():
     assert _slowest([{'seconds': [1.0, 5.0]}, {'seconds': [2.0, 3.0]}]) == [2.0, 5.0]
     fast = links.Link('10 Gbit/s', 1e10, 1e-3)
     rows = [Row(2, fast, 'exact mean', 100, [0.1, 0.3]), Row(2, fast, 'sign', 4, [0.4])]
-    assert findings(rows) == ['10 Gbit/s, 1 ms: do not compress; the exact mean is the fastest.']
-    assert [str(c.header) for c in table(rows).columns] == [
+    assert report.step_findings(rows) == [
+        '10 Gbit/s, 1 ms: do not compress; the exact mean is the fastest.'
+    ]
+    assert [str(c.header) for c in report.step_table(rows).columns] == [
         'scheme',
         'bytes a step',
         '10 Gbit/s, 1 ms',
@@ -154,15 +165,15 @@ def test_time_to_the_loss_is_steps_times_the_time_of_a_step():
         'exact mean': Trained('exact mean', 2.5, [(10, 3.0, 1.0), (20, 2.4, 2.0), (30, 2.5, 3.0)]),
         'sign': Trained('sign', 2.5, [(30, 2.5, 1.0)]),
     }
-    found = training.times(rows, ways)['100000000.0']
+    found = report.training_times(rows, ways)['100000000.0']
     assert found['sign'] == pytest.approx(30 * COSTS['sign'].step(1e8, host=HOST))
     assert found['exact mean'] == pytest.approx(20 * COSTS['exact mean'].step(1e8, host=HOST))
-    said = training.findings(rows, ways)
+    said = report.training_findings(rows, ways)
     assert said[0] == 'None: do not compress; the exact mean is there first.'
     assert said[-1].startswith('100000000.0: sign is at the loss after 1.8 s, ')
     never = {**ways, 'sign': Trained('sign', 2.5, [(80, 2.9, 1.0)])}
-    assert list(training.times(rows, never)['100000000.0']) == ['exact mean']
-    assert training.findings(rows, never)[-1].endswith('the exact mean is there first.')
-    cells = [list(column.cells) for column in training.table(rows, never, 2.5).columns]
+    assert list(report.training_times(rows, never)['100000000.0']) == ['exact mean']
+    assert report.training_findings(rows, never)[-1].endswith('the exact mean is there first.')
+    cells = [list(column.cells) for column in report.training_table(rows, never).columns]
     assert cells[2] == ['20', '> 80']
     assert cells[-1][1] == '-'

@@ -1,4 +1,4 @@
-"""The plan: its cost model by hand, its measured part against real workers, and what it says."""
+"""The plan: its cost model by hand, its offline step against real workers, and what it says."""
 
 import csv
 import math
@@ -11,15 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 import gradzip as gz
-from experiments.exchanges import EXACT, schemes
-from experiments.plan import units
-from experiments.plan.__main__ import app
-from experiments.plan.calibrate import _line
-from experiments.plan.model import GLOO, RING, Cost, Host, crossover, host_from
-from experiments.plan.offline import Offline
-from experiments.plan.report import Place, advice, ranked
-from gradzip._reducers.schedule import Schedule
-from gradzip._traffic import Collective
+from experiments import plan as command
+from experiments.exchanges import EXACT, SCHEMES
+from gradzip import _quantities as quantities
+from gradzip._plan import measure, timing
+from gradzip._plan.model import GLOO, RING, Cost, Host, crossover, host_from
+from gradzip._plan.offline import Offline
+from gradzip._traffic import Collective, link_bytes
 from tests.mappers import AXIS
 from tests.zoo import REDUCERS
 
@@ -37,7 +35,7 @@ def test_off_the_network_a_worker_does_what_it_does_on_it(name):
     tx = optax.chain(gz.error_feedback(REDUCERS[name], AXIS, key=0), optax.sgd(0.1))
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda p: jnp.float32(rng.normal(size=(WORKERS, *p.shape))), params)
-    if isinstance(REDUCERS[name], gz.PowerSGD | Schedule):  # what they send depends on the others
+    if name in ('powersgd', 'schedule'):  # what they send depends on the others
         grads = jax.tree.map(lambda g: jnp.broadcast_to(g[:1], g.shape), grads)
 
     def step(params, state, grads):
@@ -134,6 +132,8 @@ def test_the_crossover_is_where_both_take_equally_long():
     assert crossover(Cost(0.01, cheap.collectives), exact, host=RING) == math.inf
     dear = Cost(0.05, [Collective('all_gather', 5_000_000, 2)])
     assert crossover(dear, exact, host=RING) == 0
+    fewer_rounds = Cost(0.02, [Collective('all_gather', 5_000_000, 2)])  # better on no slow link
+    assert crossover(fewer_rounds, exact, latency=0.01, host=RING) == 0
 
 
 def test_the_host_is_known_from_a_link_without_a_limit():
@@ -145,93 +145,252 @@ def test_the_host_is_known_from_a_link_without_a_limit():
 
 
 def test_times_of_more_workers_lie_on_a_line():
-    assert _line([2, 8], [1.0, 4.0], 16) == pytest.approx(8.0)
-    assert _line([2, 8], [1.0, 0.9], 16) == 1.0  # noise is no speed-up
-    assert _line([2], [1.0], 2) == 1.0
+    assert measure.line([2, 8], [1.0, 4.0], 16) == pytest.approx(8.0)
+    assert measure.line([2, 8], [1.0, 0.9], 16) == 1.0  # noise is no speed-up
+    assert measure.line([2], [1.0], 2) == 1.0
 
 
-def place(bits, compute=0.0):
-    return Place(bits, 0.0, 2, 10**6, compute, RING)
+def leaf(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-COSTS = {
-    EXACT: Cost(0.01, [Collective('psum', 4_000_000, 2)]),
-    'TopK 1 %': Cost(0.03, [Collective('all_gather', 40_000, 2)]),
-}
+def test_a_sample_has_every_shape_and_about_as_many_entries_as_asked():
+    tree = [leaf(5000, 100), *12 * [leaf(100, 400), leaf(400)], leaf(100), leaf()]
+    part = measure.sample(tree, 100_000)
+    total = sum(math.prod(x.shape) for x in tree)
+    kept = sum(math.prod(x.shape) for x in part.leaves)
+    assert 0.8 * 100_000 < kept < 1.2 * 100_000
+    assert part.scale == pytest.approx(total / kept)
+    assert set(part.whole.values()) == {x.shape for x in tree}
+    assert {x.shape for x in part.leaves} == set(part.whole)
+    whole = measure.sample(tree, total)
+    assert sorted(x.shape for x in whole.leaves) == sorted(x.shape for x in tree)
+    assert whole.scale == 1
 
 
-def test_it_says_what_to_take_and_when_not_to_compress():
-    slow, fast = (ranked(COSTS, place(bits)) for bits in (1e8, 1e11))
-    assert [c.scheme for c in slow] == ['TopK 1 %', EXACT]
-    said = ' '.join(advice(slow, place(1e8)))
-    assert said.startswith('Take TopK 1 %: 33.2 ms a step where the exact mean takes 330 ms, 9.94')
-    assert [c.scheme for c in fast] == [EXACT, 'TopK 1 %']
-    said = ' '.join(advice(fast, place(1e11)))
-    assert said.startswith('Do not compress: the exact mean, 10.3 ms a step, is the fastest.')
-    assert 'begin to pay below 1.58 Gbit/s: TopK 1 %' in said
+def test_leaves_of_different_shapes_stay_different_in_a_sample():
+    """A leaf that is shortened to the size of another one keeps its own scheme."""
+    part = measure.sample([leaf(1000), leaf(500), leaf(10)], 151)
+    assert len(part.whole) == 3
+
+    def scheme(like):
+        return gz.TopK(0.01) if like.size > 100 else gz.Identity()
+
+    resolved = measure.scheme_of(scheme, part)
+    for like in part.leaves:
+        assert resolved(like) == scheme(leaf(*part.whole[like.shape]))
+    assert measure.scheme_of(gz.TopK(0.1), part) == gz.TopK(0.1)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Every program takes a second for each worker whose payload it is given."""
+    seen = []
+
+    def measured(cases, rounds):
+        seen.append(list(cases))
+        return {case: np.full(rounds, float(case[1])) for case in cases}
+
+    monkeypatch.setattr(timing, 'measure', measured)
+    return seen
+
+
+def test_what_is_measured_is_scaled_to_the_tree_and_the_workers(clock, monkeypatch):
+    monkeypatch.setattr(measure, 'SAMPLE', 300)
+    params = {'w': leaf(60, 20), 'b': jnp.zeros(30)}
+
+    def scheme(like):
+        return gz.PowerSGD(1) if like.size > 1000 else gz.ScaledSign()
+
+    found = gz.plan(params, workers=16, link='1Gbit', schemes={'mixed': scheme})
+    assert sorted(clock[0]) == [(EXACT, 2), (EXACT, 8), ('mixed', 2), ('mixed', 8)]
+    scale = measure.sample(jax.tree.leaves(params), 300).scale
+    assert found['mixed'].exchange == pytest.approx(16 * scale)
+    tx = gz.error_feedback(scheme, 'worker', key=0)
+    assert found['mixed'].sent == link_bytes(tx, params, {'worker': 16})  # of the whole tree
+
+
+def test_a_measured_program_runs_in_every_round():
+    x = jnp.zeros(3)
+    times = timing.measure({'add': timing.jitted(lambda s: (None, s + 1), x)}, rounds=4)
+    assert times['add'].shape == (4,)
+    assert np.all(times['add'] > 0)
+
+
+PARAMS = jnp.zeros(1_000_000)
+SIGN = {'sign': gz.ScaledSign()}
+COSTS = {EXACT: '10ms', 'sign': 0.03}
+
+
+def planned(**words):
+    fixed = {'workers': 2, 'link': 1e8, 'schemes': SIGN, 'costs': COSTS}
+    return gz.plan(PARAMS, **{**fixed, 'collectives': 'ring', **words})
+
+
+def test_it_says_what_to_take():
+    found = planned()
+    assert [row.scheme for row in found.rows] == ['sign', EXACT]
+    assert found.best is found['sign']
+    assert found.exact.step == pytest.approx(0.01 + 8 * 4e6 / 1e8)
+    assert found.best.step == pytest.approx(0.03 + 8 * found.best.sent / 1e8)
+    assert found.best.speedup == pytest.approx(found.exact.step / found.best.step)
+    assert math.isnan(found.exact.pays_below)
+    saved = 8 * (4_000_000 - found.best.sent)
+    assert found.best.pays_below == pytest.approx(saved / 0.02, rel=2e-3)
+    assert found.advice.startswith(
+        'Take sign: 40 ms a step where the exact mean takes 330 ms, 8.24 times faster.'
+    )
+    lines = str(found).splitlines()
+    assert lines[0].startswith('1,000,000 parameters, 2 workers, link: 100 Mbit/s, 0 ms each way')
+    assert lines[2].split()[:3] == ['sign', f'{found.best.sent / 1e3:.4g}', 'kB']
+    assert lines[2].split()[3:] == '30 ms 10 ms 40 ms 8.24 40 ms 1.55 Gbit/s'.split()
+    assert repr(found) == str(found)
+
+
+@pytest.mark.parametrize('link', ['unlimited', '100Gbit', math.inf])
+def test_on_fast_links_it_says_not_to_compress(link):
+    found = planned(link=link)
+    assert [row.scheme for row in found.rows] == [EXACT, 'sign']
+    assert found.best is found.exact
+    assert found.advice.startswith('Do not compress: the exact mean, ')
+    assert 'a step, is the fastest.' in found.advice
+    assert 'begin to pay below 1.55 Gbit/s: sign' in found.advice
 
 
 def test_where_computing_takes_long_compression_hardly_matters():
-    said = advice(ranked(COSTS, place(1e9, compute=10.0)), place(1e9, compute=10.0))
-    assert said[0].startswith('Do not compress: the exact mean, 10 s a step, is within 0.1%')
-    assert 'one step late' in said[-1]
+    found = planned(link='1Gbit', compute='10s', costs={EXACT: 0.01, 'sign': 0.02})
+    assert found.rows[0].scheme == 'sign'
+    assert found.best is found.exact
+    assert 'Do not compress: the exact mean, 10 s a step, is within 0.2% of the fastest' in str(
+        found
+    )
+    assert 'one step late' in found.advice
+
+
+def test_the_same_schemes_elsewhere():
+    found, there = planned(), planned(link='10Gbit', latency='5ms', compute=0.1)
+    moved = found.at('10Gbit', latency=5e-3, compute='100ms')
+    assert str(moved) == str(there)
+    assert str(found.at()) == str(found)
+    with pytest.raises(KeyError, match="'TopK' is not in the plan, which has"):
+        found['TopK']
+
+
+def test_a_host_and_gloo_are_slower():
+    assert planned(host='50Mbit').exact.network > planned().exact.network
+    gloo = gz.plan(PARAMS, workers=2, link=1e8, schemes=SIGN, costs=0, collectives='gloo')
+    assert gloo.exact.network == pytest.approx(8 * 4e6 / 1e8 * GLOO.slower['psum'])
+    assert gloo.rows[0].exchange == 0
+
+
+def test_all_reduces_of_leaves_are_joined_where_xla_joins_them():
+    tree = 10 * [jnp.zeros(1000)]
+    found = {
+        kind: gz.plan(
+            tree, workers=4, link='unlimited', latency=1.0, schemes=SIGN, costs=0, collectives=kind
+        ).exact.network
+        for kind in ('ring', 'gloo')
+    }
+    assert found == {'ring': 6, 'gloo': 60}  # rings of three rounds, there and back
+
+
+def test_the_default_has_one_of_each_kind():
+    found = gz.plan(jnp.zeros((64, 64)), workers=4, link='1Mbit', costs='1ms')
+    assert len(found.rows) == 7
+    assert found.best.scheme != EXACT
+
+
+@pytest.mark.parametrize(
+    ('words', 'error', 'message'),
+    [
+        ({'workers': 1}, ValueError, r'plan\(workers=...\) must be at least 2'),
+        ({'workers': 2.0}, TypeError, r'plan\(workers=...\) must be an integer'),
+        ({'link': 'fast'}, ValueError, r'plan\(link=...\) must be a quantity such as 100Mbit'),
+        ({'link': '3ms'}, ValueError, 'must be a speed above 0'),
+        ({'link': 0}, ValueError, 'must be a speed above 0'),
+        ({'link': None}, TypeError, 'must be a number, or text such as'),
+        ({'latency': '1Mbit'}, ValueError, r'plan\(latency=...\) must be a time'),
+        ({'compute': -1.0}, ValueError, r'plan\(compute=...\) must be a time of at least 0'),
+        ({'collectives': 'nccl'}, ValueError, "'ring' or 'gloo'"),
+        ({'schemes': gz.TopK(0.1)}, TypeError, 'must be a mapping of names to schemes'),
+        ({'schemes': {}}, ValueError, 'at least one scheme'),
+        ({'schemes': {EXACT: gz.TopK(0.1)}}, ValueError, 'which is always'),
+        ({'schemes': {'a': gz.TopK}}, TypeError, "'a' is <class"),
+        ({'schemes': {'a': lambda p: None}, 'costs': 0}, TypeError, 'for every leaf'),
+        (
+            {'costs': {'sign': 1.0}},
+            ValueError,
+            r"must hold the seconds of \['exact mean', 'sign'\]",
+        ),
+        ({'costs': {**COSTS, 'sign': 'soon'}}, ValueError, r'plan\(costs=...\)'),
+    ],
+)
+def test_what_the_plan_refuses(words, error, message):
+    with pytest.raises(error, match=message):
+        planned(**words)
+
+
+@pytest.mark.parametrize(
+    ('params', 'error', 'message'),
+    [
+        ({}, ValueError, 'has no entries'),
+        (jnp.zeros(0), ValueError, 'has no entries'),
+        ({'a': 'text'}, TypeError, "got a leaf 'text'"),
+        (jnp.zeros(3, int), TypeError, 'only real floating-point'),
+    ],
+)
+def test_params_that_are_none(params, error, message):
+    with pytest.raises(error, match=message):
+        gz.plan(params, workers=2, link=1e9, costs=0)
 
 
 def test_the_command(tmp_path):
     arguments = ['--link', '10Mbit', '--workers', '4', '--params', '40k', '--compute', '1ms']
-    narrow = ['--scheme', 'TopK 1 %', '--scheme', 'sign', '--rounds', '2', '--out', str(tmp_path)]
-    done = CliRunner().invoke(app, arguments + narrow)
+    narrow = ['--scheme', 'TopK 1 %', '--scheme', 'sign', '--cost', '1ms', '--out', str(tmp_path)]
+    done = CliRunner().invoke(command.app, [*arguments, *narrow, '--collectives', 'gloo'])
     assert done.exit_code == 0, done.output
     assert 'Take ' in done.output
     with (tmp_path / 'plan.csv').open() as file:
         rows = {row['scheme']: row for row in csv.DictReader(file)}
     assert set(rows) == {EXACT, 'TopK 1 %', 'sign'}
-    like = jax.ShapeDtypeStruct((200, 200), jnp.float32)
-    sent = gz.traffic.link_bytes(schemes()['sign'], like, {'data': 4})
-    assert int(rows['sign']['sent']) == pytest.approx(sent, abs=4)
+    tx = gz.error_feedback(SCHEMES['sign'], 'data', key=0)
+    assert int(rows['sign']['sent']) == link_bytes(tx, leaf(200, 200), {'data': 4})
     assert float(rows[EXACT]['network']) == pytest.approx(
         1.5 * 160_000 * 8 / 1e7 * GLOO.slower['psum'], rel=1e-4
     )
     assert (tmp_path / 'plan.png').exists()
-    assert 'times faster' in (tmp_path / 'plan.txt').read_text()
-
-
-def test_without_a_limit_nothing_is_to_be_saved(tmp_path):
-    arguments = ['--link', 'unlimited', '--workers', '2', '--params', '40k', '--rounds', '2']
-    done = CliRunner().invoke(app, [*arguments, '--scheme', 'TopK 1 %', '--out', str(tmp_path)])
-    assert done.exit_code == 0, done.output
-    assert 'Do not compress: the exact mean' in done.output
-    assert (tmp_path / 'plan.png').exists()
+    assert 'pays below' in (tmp_path / 'plan.txt').read_text()
 
 
 @pytest.mark.parametrize(
     ('option', 'given', 'message'),
     [
-        ('--host', 'strong', '--host must be a quantity'),
-        ('--link', 'fast', '--link must be a quantity such as 100Mbit'),
-        ('--link', '0Mbit', '--link must be a speed'),
-        ('--link', '3ms', '--link must be a speed'),
+        ('--host', 'strong', 'plan(host=...) must be a quantity'),
+        ('--link', '0Mbit', 'plan(link=...) must be a speed'),
         ('--params', '1ms', '--params must be a number'),
-        ('--compute', '3', '--compute must be a time'),
-        ('--latency', '1Mbit', '--latency must be a time'),
-        ('--scheme', 'TopK', r"--scheme: \['TopK'\] unknown"),
+        ('--compute', '3', 'plan(compute=...) must be a time'),
+        ('--scheme', 'TopK', "--scheme: ['TopK'] unknown"),
     ],
 )
-def test_what_it_refuses(option, given, message):
+def test_what_the_command_refuses(option, given, message):
     words = {'--link': '1Gbit', '--workers': '2', '--params': '1k', option: given}
-    done = CliRunner().invoke(app, [part for pair in words.items() for part in pair])
+    done = CliRunner().invoke(command.app, [part for pair in words.items() for part in pair])
     assert done.exit_code == 2
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(' '.join(done.stderr.split()))
+    assert message in ' '.join(done.stderr.split())
+
+
+def test_parameters_are_matrices_and_what_is_left():
+    assert command.tree('40k') == [leaf(200, 200)]
+    found = command.tree('10M')
+    assert found == [leaf(2048, 2048), leaf(2048, 2048), leaf(787, 2048)]
 
 
 def test_quantities():
-    assert units.bits('--link', '2.5Gbit/s') == 2.5e9
+    assert quantities.bits_per_second('', '2.5Gbit/s') == 2.5e9
     for text in ('100M', '100 mbit', '100Mbps', '1e5k'):
-        assert units.bits('--link', text) == 1e8, text
-    assert units.seconds('--compute', '300us') == pytest.approx(3e-4)
-    assert units.count('1.3B') == 1_300_000_000
-    assert units.count('4096') == 4096
-    assert units.speed(2.5e9) == '2.5 Gbit/s'
-    assert units.speed(math.inf) == 'no limit'
-    assert units.duration(0.0123) == '12.3 ms'
+        assert quantities.bits_per_second('', text) == 1e8, text
+    assert quantities.bits_per_second('', 'unlimited') == math.inf
+    assert quantities.seconds('', '300us') == pytest.approx(3e-4)
+    assert quantities.speed(2.5e9) == '2.5 Gbit/s'
+    assert quantities.speed(math.inf) == 'no limit'
+    assert quantities.duration(0.0123) == '12.3 ms'

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 import gradzip as gz
 from experiments import data
 from experiments.__main__ import app
-from experiments.problems import split
+from experiments.problems import Problem, split
 from experiments.theorems import report
 from experiments.theorems.algorithms import SCHEMES, SHORTER, Row, delay_label, rows
-from experiments.theorems.runs import Case, Run, case_of, simulate
+from experiments.theorems.runs import Run, like_of, run, target_of
 from gradzip import theory
 
 NAMES = [scheme.name for scheme in SCHEMES]
@@ -31,16 +31,16 @@ def run_cli(*arguments: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope='module')
-def case() -> Case:
+def problem() -> Problem:
     """Forty-three uneven examples of least squares for eight workers."""
     everything = data.load('diabetes')
     some = everything._replace(x=everything.x[:43], y=everything.y[:43])
-    return case_of(split(some, workers=8, seed=0, regularisation=0.2))
+    return split(some, workers=8, seed=0, regularisation=0.2)
 
 
 @pytest.fixture(scope='module')
-def table(case: Case) -> list[Row]:
-    return rows(case.constants, case.like, [2], NAMES)
+def table(problem: Problem) -> list[Row]:
+    return rows(problem.constants, like_of(problem), [2], NAMES)
 
 
 def row_of(table: list[Row], algorithm: str, scheme: str) -> Row:
@@ -78,86 +78,87 @@ def test_theorems(table: list[Row]):
     assert [key for key, theorem in names.items() if theorem is None] == [('stale', 'topk')]
 
 
-def test_steps_are_the_longest_of_the_theorems(case: Case, table: list[Row]):
+def test_steps_are_the_longest_of_the_theorems(problem: Problem, table: list[Row]):
     """Unless the floor is above the start; then the floor is a twentieth of it."""
-    V0 = case.constants.need('V0', 'test')
-    omega = gz.Bernoulli(0.25).omega(case.like)
+    V0 = problem.constants.need('V0', 'test')
+    omega = gz.Bernoulli(0.25).omega(like_of(problem))
     for row in table:
         if row.bound is not None and not row.shortened:
             assert row.bound.floor <= V0
     assert row_of(table, 'stale', 'bernoulli').step_size == pytest.approx(
-        theory.stale(case.constants, omega, 2).step_size
+        theory.stale(problem.constants, omega, 2).step_size
     )
-    hard = dataclasses.replace(case.constants, G=1e3 * case.constants.need('G', 'test'))
-    row = row_of(rows(hard, case.like, [2], NAMES), 'distributed', 'bernoulli')
+    hard = dataclasses.replace(problem.constants, G=1e3 * problem.constants.need('G', 'test'))
+    row = row_of(rows(hard, like_of(problem), [2], NAMES), 'distributed', 'bernoulli')
     assert row.shortened
     assert row.bound is not None
     assert theory.dcgd(hard, omega).floor > V0
     assert row.bound.floor == pytest.approx(SHORTER * V0, rel=1e-3)
 
 
-def test_constants_are_those_of_the_problem(case: Case):
-    """The judge that optimises and the judge that measures agree, on an uneven split."""
-    problem, constants = case.problem, case.constants
-    assert pytest.approx(problem.smoothness) == constants.L
-    assert pytest.approx(np.sum(problem.optimum**2)) == constants.V0
-    assert pytest.approx(problem.initial_gap) == constants.F0
-    assert constants.mu >= problem.lam * (1 - 1e-9)
-
-
 @pytest.mark.parametrize(
     ('algorithm', 'scheme'),
     [('gradient descent', 'bernoulli'), ('stale', 'qsgd'), ('Q-IAG', 'ternary')],
 )
-def test_runs_stay_below_their_bounds(case: Case, table: list[Row], algorithm: str, scheme: str):
+def test_runs_stay_below_their_bounds(
+    problem: Problem, table: list[Row], algorithm: str, scheme: str
+):
     """At every iteration, in the average of seeds; and the run gets somewhere."""
     row = row_of(table, algorithm, scheme)
-    run = Run(case, row, simulate(case, row, 150, seeds=24), bits=1, seconds=0.0)
-    assert run.distance.shape == (151, 24)
-    assert not run.exceeded
-    assert run.mean[-1] < 0.5 * run.mean[0]
-    assert len(np.unique(run.distance[-1])) == 24  # every seed is another run
+    found = run(problem, row, 150, seeds=24)
+    assert found.distance.shape == (151, 24)
+    assert not found.exceeded
+    assert found.mean[-1] < 0.5 * found.mean[0]
+    assert len(np.unique(found.distance[-1])) == 24  # every seed is another run
 
 
-def test_a_run_is_the_iteration_on_paper(case: Case, table: list[Row]):
+def test_a_run_is_the_iteration_on_paper(problem: Problem, table: list[Row]):
     """Gradients always two steps late, uncompressed: x_{k+1} = x_k - gamma grad F(x_{k-2})."""
     row = row_of(table, 'stale', 'none')
     assert row.shift == 2
-    problem, w = case.problem, [np.zeros(case.problem.features)]
+    w = [np.zeros(problem.features)]
     for k in range(12):
-        late = problem.gradient(w[k - 2]) if k >= 2 else 0
+        late = gradient_of(problem, w[k - 2]) if k >= 2 else 0
         w.append(w[k] - row.step_size * late)
     expected = [np.sum((x - problem.optimum) ** 2) for x in w]
-    found = simulate(case, row, 12, seeds=24)
+    found = run(problem, row, 12, seeds=24).distance
     assert found.shape == (13, 1)  # nothing is random
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
 
 
-def test_a_broken_bound_is_noticed(case: Case, table: list[Row], monkeypatch: pytest.MonkeyPatch):
+def gradient_of(problem: Problem, w: np.ndarray) -> np.ndarray:
+    """Of least squares, in float64, from the examples as they are dealt out."""
+    _, x, y, weight, lam = problem.risk
+    return np.einsum('nr,nrd->d', weight * (x @ w - y), x) / problem.workers + lam * w
+
+
+def test_a_broken_bound_is_noticed(
+    problem: Problem, table: list[Row], monkeypatch: pytest.MonkeyPatch
+):
     """A step far beyond the theorem's, under the theorem's bound; and the exit code says so."""
     row = row_of(table, 'distributed', 'bernoulli')
     assert row.bound is not None
     wrong = dataclasses.replace(row.bound, step_size=40 * row.step_size)
     monkeypatch.setattr(theory, 'dcgd', lambda *_, **__: wrong)
-    row = row_of(rows(case.constants, case.like, [2], NAMES), 'distributed', 'bernoulli')
-    run = Run(case, row, simulate(case, row, 60, seeds=4), bits=1, seconds=0.0)
-    assert run.exceeded
-    assert not np.all(np.isfinite(run.mean)) or run.mean[-1] > run.mean[0]
-    assert 'BOUND EXCEEDED' in report.findings([run])[0]
+    row = row_of(rows(problem.constants, like_of(problem), [2], NAMES), 'distributed', 'bernoulli')
+    found = run(problem, row, 60, seeds=4)
+    assert found.exceeded
+    assert not np.all(np.isfinite(found.mean)) or found.mean[-1] > found.mean[0]
+    assert 'BOUND EXCEEDED' in report.findings([found])[0]
 
 
-def test_predictions(case: Case, table: list[Row]):
+def test_predictions(problem: Problem, table: list[Row]):
     """Iterations and bits of a bound, shifted where the run starts late."""
     row = row_of(table, 'stale', 'none')
     assert row.bound is not None
-    predicted = row.predicted(case.target)
-    assert predicted == row.bound.iterations(case.target) + 2
+    predicted = row.predicted(target_of(problem))
+    assert predicted == row.bound.iterations(target_of(problem)) + 2
     assert row.bound_at(1) == row.bound.at(0)
     assert row.bound_at(9) == row.bound.at(7)
-    run = Run(case, row, np.full((5, 1), 1.0), bits=320, seconds=0.0)
-    assert run.bits_until(10) == 10 * 8 * 320
-    assert run.measured is None
-    assert run.looseness is None
+    found = Run(problem, row, np.full((5, 1), 1e9))
+    assert found.bits_until(10) == 10 * 8 * 320
+    assert found.measured is None
+    assert found.looseness is None
     late = row_of(table, 'Q-IAG', 'qsgd')
     assert late.messages == pytest.approx(8 / 3)
 
@@ -206,8 +207,5 @@ def test_command_line(tmp_path: Path):
         'gradient descent', 'none', '320',
     )  # fmt: skip
     assert math.isclose(float(first['measured_bits']), 320 * int(first['measured_iterations']))
-    with (tmp_path / 'curves.csv').open() as file:
-        assert len(list(csv.DictReader(file))) > 10 * 20
     for name in ('bounds_diabetes', 'predicted_measured'):
         assert (tmp_path / f'{name}.png').stat().st_size > 10_000
-        assert (tmp_path / f'{name}.svg').stat().st_size > 10_000

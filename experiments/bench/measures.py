@@ -12,8 +12,9 @@ import numpy as np
 import optax
 
 import gradzip as gz
-from experiments.bench.timing import Case, jitted
-from experiments.message import message_bits
+from experiments.models import Model, Size
+from experiments.simulate import message_bits
+from gradzip._plan.timing import Case, jitted
 
 KEY = 0  # of the schemes' draws
 RATE = 0.1  # of the descent in a memory step
@@ -37,14 +38,14 @@ def accuracy(compressor: gz.Compressor) -> Accuracy:
     """Measured beside declared."""
     like = jax.ShapeDtypeStruct((LENGTH,), jnp.float32)
     x = jax.random.normal(jax.random.key(1), like.shape, like.dtype)
-    under_memory = compressor.contractive(x)
+    remembered = compressor.contractive(like)
     omega = compressor.omega(like)
     return Accuracy(
         message_bits(compressor, like) / LENGTH,
-        error(under_memory, x),
+        error(remembered, x),
         None if omega is None else error(compressor, x),
         omega,
-        under_memory.delta(like),
+        remembered.delta(like),
     )
 
 
@@ -80,19 +81,19 @@ def cases(compressor: gz.Compressor, size: int) -> dict[str, Case]:
     """Encoding alone; decoding onto an array; encoding with what is lost left; a whole step."""
     g, key = gradient(size), jax.random.key(KEY)
     like = jax.ShapeDtypeStruct(g.shape, g.dtype)
-    under_memory = compressor.contractive(like)
-    payload = jax.jit(under_memory.encode)(g, key)
+    remembered = compressor.contractive(like)
+    payload = jax.jit(remembered.encode)(g, key)
 
     def encode(e: jax.Array, g: jax.Array) -> tuple:
         return compressor.encode(g, key), e
 
     def decode(p: jax.Array, payload: tuple) -> tuple:
-        return (), p - under_memory.decode(payload, like, key)
+        return (), p - remembered.decode(payload, like, key)
 
     def remainder(e: jax.Array, g: jax.Array) -> tuple:
         target = g + e
-        sent = under_memory.encode(target, key)
-        return sent, under_memory.remainder(target, sent, key)
+        sent = remembered.encode(target, key)
+        return sent, remembered.remainder(target, sent, key)
 
     return {
         'encode': jitted(encode, jnp.zeros(size), g),
@@ -146,8 +147,8 @@ def unpacked(size: int, block: int = 64) -> Case:
     return jitted(step, start, gradient(size))
 
 
-def hard_inputs(size: int) -> dict[str, np.ndarray]:
-    """Gradients that a selection tuned for Gaussian ones may be slow on."""
+def hard(compressor: gz.Compressor, size: int) -> dict[str, Case]:
+    """Encoding gradients that a selection tuned for Gaussian ones may be slow on."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal(size, np.float32)
     rows = np.repeat(rng.random(size // 64 + 1) < 0.02, 64)[:size]
@@ -156,7 +157,7 @@ def hard_inputs(size: int) -> dict[str, np.ndarray]:
     bad[::1000] = np.inf
     one = zero.copy()
     one[size // 3] = 1
-    return {
+    inputs = {
         'all zero': zero,
         'all equal': np.ones(size, np.float32),
         'one not zero': one,
@@ -170,17 +171,10 @@ def hard_inputs(size: int) -> dict[str, np.ndarray]:
         'NaN and infinities': bad,
     }
 
-
-def hard(compressor: gz.Compressor, size: int) -> dict[str, Case]:
-    """Encoding each of the hard inputs."""
-
     def encode(e: jax.Array, g: jax.Array) -> tuple:
         return compressor.encode(g, jax.random.key(KEY)), e
 
-    return {
-        name: jitted(encode, jnp.zeros(size), jnp.asarray(x))
-        for name, x in hard_inputs(size).items()
-    }
+    return {name: jitted(encode, jnp.zeros(size), jnp.asarray(x)) for name, x in inputs.items()}
 
 
 def naive_top_k(fraction: float, size: int) -> dict[str, Case]:
@@ -234,26 +228,9 @@ def torch_top_k(fraction: float, size: int) -> dict[str, Case]:
     return {'encode': Case(encode, (), slow=slow), 'step': Case(step, (), slow=slow)}
 
 
-def transformer() -> dict[str, jax.Array]:
-    """150 leaves of a small language model, 10 million entries in 12 layers."""
-    width, words = 256, 1000
-    layer = {
-        'qkv': (width, 3 * width), 'qkv_bias': (3 * width,), 'out': (width, width),
-        'out_bias': (width,), 'up': (width, 4 * width), 'up_bias': (4 * width,),
-        'down': (4 * width, width), 'down_bias': (width,),
-        **{f'{name}_{part}': (width,) for name in ('norm1', 'norm2') for part in ('scale', 'bias')},
-    }  # fmt: skip
-    ends = {
-        'words': (words, width), 'places': (512, width), 'head': (width, words),
-        'head_bias': (words,), 'scale': (width,), 'bias': (width,),
-    }  # fmt: skip
-    shapes = {f'{i}_{name}': shape for i in range(12) for name, shape in layer.items()} | ends
-    return {name: jnp.zeros(shape) for name, shape in shapes.items()}
-
-
 def compile_seconds(tx: optax.GradientTransformation) -> float:
     """How long an update of a transformer takes to compile, from nothing."""
-    params = transformer()
+    params = Model(Size(layers=12, width=192)).params
     state = jax.eval_shape(tx.init, params)
     jax.clear_caches()
     start = time.perf_counter()

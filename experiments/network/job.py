@@ -13,7 +13,7 @@ import optax
 import gradzip as gz
 from experiments.exchanges import AXIS
 from experiments.network.workloads import Workload, mesh
-from experiments.plan.offline import Offline
+from gradzip._plan.offline import Offline
 
 PyTree = Any
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
-
-from experiments.exchanges import AXIS, EXACT, schemes
+from experiments import figures
+from experiments.exchanges import AXIS, EXACT, exchange
 from experiments.network.measure import Row
 from experiments.network.report import by_link, label
-from experiments.plan.model import Cost, Host, crossover, host_from
-from experiments.plan.units import speed
-from experiments.tables import write_csv
+from gradzip._plan.model import Cost, Host, crossover, host_from
+from gradzip._quantities import speed
 from gradzip._traffic import collectives_of
-
-COLUMNS = ('workers', 'link', 'scheme', 'offline', 'predicted', 'measured', 'error')
 
 
 class Prediction(NamedTuple):
@@ -47,21 +42,18 @@ def model(
     offline: dict[str, float], shapes: Any, workers: int, unlimited: float, slower: dict[str, float]
 ) -> Model:
     """From seconds offline, the exact mean's step without a limit, and what probes showed."""
-    known, axes = schemes(), {AXIS: workers}
-    costs = {s: Cost(t, collectives_of(known[s], shapes, axes)) for s, t in offline.items()}
+    axes = {AXIS: workers}
+    costs = {s: Cost(t, collectives_of(exchange(s), shapes, axes)) for s, t in offline.items()}
     return Model(costs, host_from(costs[EXACT], unlimited, slower))
 
 
 def predict(found: Model, rows: list[Row]) -> list[Prediction]:
     """For every row what the model says."""
-    return [
-        Prediction(row, (cost := found.costs[row.scheme]).offline, _step(cost, row, found.host))
-        for row in rows
-    ]
-
-
-def _step(cost: Cost, row: Row, host: Host) -> float:
-    return cost.step(math.inf if row.link.bits is None else row.link.bits, row.link.delay, host)
+    out = []
+    for row in rows:
+        cost, bits = found.costs[row.scheme], row.link.bits or math.inf
+        out.append(Prediction(row, cost.offline, cost.step(bits, row.link.delay, found.host)))
+    return out
 
 
 def findings(found: Model, predicted: list[Prediction]) -> list[str]:
@@ -70,22 +62,18 @@ def findings(found: Model, predicted: list[Prediction]) -> list[str]:
     if not judged:
         return []
     probed = ', '.join(f'{name} {times:.3g}' for name, times in found.host.slower.items())
-    errors = [abs(p.error) for p in judged]
     worst = max(judged, key=lambda p: abs(p.error))
-    lines = [
-        f'Cost model: {len(judged)} steps predicted, {statistics.median(errors):.1%} off in the '
-        f'median, {abs(worst.error):.0%} at most ({worst.row.scheme}, {label(worst.row.link)}).'
-    ]
-    lines.append(
-        f'It was given the times of {EXACT} at no limit ({speed(found.host.bits)} through the '
-        f'hosts), and of collectives against their bytes on one link: {probed}.'
-    )
     choices = chosen(predicted)
-    slower = max(choices.values(), key=lambda choice: choice[2])
-    lines.append(
+    slower = max(ratio for _, _, ratio in choices.values())
+    lines = [
+        f'Cost model: {len(judged)} steps predicted, '
+        f'{statistics.median(abs(p.error) for p in judged):.1%} off in the median, '
+        f'{abs(worst.error):.0%} at most ({worst.row.scheme}, {label(worst.row.link)}).',
+        f'It was given the times of {EXACT} at no limit ({speed(found.host.bits)} through the '
+        f'hosts), and of collectives against their bytes on one link: {probed}.',
         f'What it chooses is the fastest on {sum(c[0] == c[1] for c in choices.values())} of '
-        f'{len(choices)} links, and at most {slower[2] - 1:.0%} slower than the fastest.'
-    )
+        f'{len(choices)} links, and at most {slower - 1:.0%} slower than the fastest.',
+    ]
     for scheme, (said, seen) in crossovers(found, [p.row for p in predicted]).items():
         lines.append(
             f'{scheme} pays below {speed(said)} by the model, below {speed(seen)} as measured: '
@@ -130,32 +118,32 @@ def crossovers(found: Model, rows: list[Row]) -> dict[str, tuple[float, float]]:
     return out
 
 
-def write(path: Path, predicted: list[Prediction]) -> None:
-    """A row a scheme and link."""
+def csv_row(p: Prediction) -> dict[str, Any]:
+    """A scheme on a link; seconds."""
+    times = {'offline': p.offline, 'predicted': p.seconds, 'measured': p.row.median}
+    return {
+        'workers': p.row.workers,
+        'link': label(p.row.link),
+        'scheme': p.row.scheme,
+        **{name: f'{t:.6f}' for name, t in times.items()},
+        'error': f'{p.error:.4f}',
+    }
 
-    def line(p: Prediction) -> tuple:
-        times = (f'{t:.6f}' for t in (p.offline, p.seconds, p.row.median))
-        return p.row.workers, label(p.row.link), p.row.scheme, *times, f'{p.error:.4f}'
 
-    write_csv(path, COLUMNS, map(line, predicted))
-
-
-def draw(path: Path, predicted: list[Prediction]) -> None:
+def figure(predicted: list[Prediction]) -> Figure:
     """Measured against predicted, a colour a link."""
-    figure, panel = plt.subplots(figsize=(5.4, 4.6), layout='constrained')
+    out, panels = figures.panels(1, 1, (5.4, 4.6))
+    panel = panels[0, 0]
+    figures.log_log(panel, xlabel='seconds a step, predicted', ylabel='seconds a step, measured')
     links = list(dict.fromkeys(label(p.row.link) for p in predicted))
     for i, name in enumerate(links):
         own = [p for p in predicted if label(p.row.link) == name]
+        color = matplotlib.colormaps['viridis'](i / max(1, len(links) - 1) * 0.9)
         x, y = [p.seconds for p in own], [p.row.median for p in own]
-        color = plt.get_cmap('viridis')(i / max(1, len(links) - 1) * 0.9)
-        panel.loglog(x, y, 'o', color=color, markersize=5, alpha=0.8, label=name)
+        panel.plot(x, y, 'o', color=color, alpha=0.8, label=name)
     ends = [f([p.seconds for p in predicted]) for f in (min, max)]
-    panel.loglog(ends, ends, color='0.3', linewidth=1)
-    panel.fill_between(
-        ends, [0.75 * e for e in ends], [1.25 * e for e in ends], color='0.9', label='within 25 %'
-    )
-    panel.set(xlabel='seconds a step, predicted', ylabel='seconds a step, measured')
-    panel.grid(alpha=0.3)
-    panel.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    panel.plot(ends, ends, color='0.3', linewidth=1)
+    low, high = ([times * end for end in ends] for times in (0.75, 1.25))
+    panel.fill_between(ends, low, high, color='0.9', label='within 25 %')
+    panel.legend()
+    return out

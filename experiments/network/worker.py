@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 import gradzip as gz
-from experiments.exchanges import schemes
+from experiments.exchanges import exchange
 from experiments.network.job import Job, probe
 from experiments.network.workloads import workload
 
@@ -37,7 +37,7 @@ def main(rank: str, workers: str, address: str, description: str) -> None:
         address, int(workers), int(rank), initialization_timeout=START_SECONDS
     )
     work = workload(json.loads(description), int(rank), int(workers))
-    known, jobs = schemes(), dict[str, Job]()
+    jobs = dict[str, Job]()
     answer({'ready': rank})
     for line in sys.stdin:
         command = json.loads(line)
@@ -49,7 +49,7 @@ def main(rank: str, workers: str, address: str, description: str) -> None:
             if other != name:
                 jobs[other].rest()
         if name not in jobs:
-            jobs[name] = Job(work, known[name])
+            jobs[name] = Job(work, exchange(name))
         answer(_obey(jobs[name], **command))
 
 

@@ -15,9 +15,9 @@ import jax
 import optax
 
 import gradzip as gz
+from experiments.simulate import AXIS
 from gradzip import theory
 
-AXIS = 'worker'
 PROBABILITY = 0.25  # of Bernoulli: three quarters of the entries stay at home
 LEVELS = 7  # of QSGD, l2 norm: codes of four bits
 FRACTION = 0.25  # of TopK, as many entries as Bernoulli keeps on average

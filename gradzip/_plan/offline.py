@@ -1,10 +1,10 @@
-"""A worker's step without its network: what it computes, for timing.
+"""The step of one worker without its network, so that its computation can be timed.
 
-A step is traced where an axis of workers is mapped and run where none is: every collective is
-replaced by what it leaves behind on the first worker. So this one encodes what it would encode, and
-decodes the payloads that it would receive, at the speed of this machine and in no time on any link.
-What the others send is computed beforehand, by the same program on other arguments: were all
-payloads equal, the second would be decoded from a warm cache.
+A step is traced with an axis of workers and run without one: every collective is replaced by the
+result that it has on the first worker. So this worker encodes what it would encode and decodes the
+payloads that it would receive, at the speed of this machine. What the other workers send is
+computed beforehand, by the same program on other arguments: if all payloads were equal, the second
+would be decoded from a warm cache.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Values = list[jax.Array]
 
 
 class Offline:
-    """A step as one of many workers takes it, for any place.
+    """A step as one of many workers takes it, callable where no axis is mapped.
 
     Args:
       step: a function that communicates over the axes.
-      axis_sizes: of these axes.
-      args: of the first worker, arrays.
-      peers: those of all others; by default the same with their entries moved on.
+      axis_sizes: the number of workers on each axis.
+      args: the arguments of the first worker, trees of arrays.
+      peers: the arguments of all others; by default those of the first, rolled to other places.
 
     Raises:
-      NotImplementedError: for a collective in a loop, or one that is not known here.
+      NotImplementedError: for a collective in a loop, or one that has no stand-in here.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class Offline:
         trace = jax.make_jaxpr(step, axis_env=list(self.sizes.items()), return_shape=True)
         self.closed, shapes = trace(*args)
         self.form = jax.tree.structure(shapes)
-        others = [moved(args, i, workers) for i in range(1, workers)] if peers is None else peers
+        others = (moved(args, i, workers) for i in range(1, workers)) if peers is None else peers
         sent = jax.jit(self._sent)
-        self.received = [sent(*own) for own in others]  # a list a peer: what it sends, in order
+        self.received = [sent(*own) for own in others]  # for each peer what it sends, in order
 
     def __call__(self, received: list[Values], *args: Any) -> Any:
-        """The step; `received` is `self.received`, which must not become a constant."""
+        """Takes the step. `received` is `self.received`: an argument, so it is no constant."""
         others = [list(column) for column in zip(*received, strict=True)]
         out = self._run(args, Network(self.sizes, others))
         return jax.tree.unflatten(self.form, out)
@@ -69,7 +69,7 @@ class Offline:
 
 
 def moved(args: Any, i: int, workers: int) -> Any:
-    """The same numbers at other places, as another worker's data would have them."""
+    """The same numbers at other places, which stand for another worker's data."""
 
     def roll(x: jax.Array) -> jax.Array:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or x.size < workers:
@@ -80,21 +80,24 @@ def moved(args: Any, i: int, workers: int) -> Any:
 
 
 class Network:
-    """Stands for the collectives of one run, from what the others sent in each; None: the same."""
+    """The collectives of one run: their results from what the others sent.
+
+    With `others` None every other worker sends what this one sends.
+    """
 
     def __init__(self, sizes: dict[str, int], others: list[Values] | None) -> None:
         self.sizes, self.others = sizes, others
         self.sent: Values = []
 
     def collective(self, name: str, x: jax.Array, params: dict) -> jax.Array:
-        """What is there afterwards."""
+        """The result of a collective on the first worker."""
         turn = len(self.sent)
         self.sent.append(x)
         names: Any = params.get('axes', params.get('axis_name'))
         names = names if isinstance(names, tuple) else (names,)
         count = math.prod(self.sizes[name] for name in names) - 1
         others = [x] * count if self.others is None else self.others[turn][:count]
-        # The compiler must not see where it comes from.
+        # The barrier stops XLA from simplifying the exchange by what it knows of the payloads.
         return lax.optimization_barrier(RESULTS[name](x, others, params))
 
 
@@ -152,7 +155,7 @@ def _equation(equation: JaxprEqn, operands: Values, network: Network) -> Values:
 
 
 def _branch(closed: Any, network: Network, *operands: jax.Array) -> Values:
-    """Of a schedule: what others send in a branch is not kept, so it is taken to be the same."""
+    """One branch of a schedule. What peers send there was not recorded: they send the same."""
     alone = Network(network.sizes, None)
     return _evaluate(closed.jaxpr, closed.consts, list(operands), alone)
 

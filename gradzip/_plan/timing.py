@@ -1,7 +1,7 @@
-"""Times as ratios: all cases take turns in rounds, and each is divided by the memory limit.
+"""Times of compiled programs, measured in rounds in which every program runs once.
 
-Other work on a machine moves every time, so a ratio is formed within a round, and its median over
-rounds is what counts.
+Other work on the machine changes all times, so ratios are formed within a round, and the median
+over the rounds is used.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import jax
 import numpy as np
 
 WARM_UP = 2  # rounds that are not counted
-PATIENCE = 5  # rounds in which a slow case runs at all
+SLOW_ROUNDS = 5  # rounds in which a slow case takes part
 
 
 class Case(NamedTuple):
-    """A program with a state that it is given back: (state, *rest) -> (out, state)."""
+    """A program with a state that it returns: (state, *rest) -> (out, state)."""
 
     run: Callable[..., tuple[Any, Any]]
     state: Any
     rest: tuple = ()
-    slow: bool = False  # so that a few rounds must do
+    slow: bool = False  # a slow case takes part in a few rounds only
 
 
 def jitted(function: Callable, state: Any, *rest: Any, slow: bool = False) -> Case:
@@ -32,13 +32,15 @@ def jitted(function: Callable, state: Any, *rest: Any, slow: bool = False) -> Ca
     return Case(compiled, state, rest, slow)
 
 
-def measure(cases: dict[Any, Case], rounds: int, advance: Callable[[], None]) -> dict[Any, Any]:
-    """Seconds of every case in every round: f64[rounds], fewer of a slow one."""
+def measure(
+    cases: dict[Any, Case], rounds: int, advance: Callable[[], Any] = lambda: None
+) -> dict[Any, np.ndarray]:
+    """Seconds of every case in every round: f64[rounds], fewer for a slow one."""
     states = {name: case.state for name, case in cases.items()}
     times: dict[Any, list[float]] = {name: [] for name in cases}
     for turn in range(WARM_UP + rounds):
         for name, case in cases.items():
-            if case.slow and turn >= WARM_UP + PATIENCE:
+            if case.slow and turn >= WARM_UP + SLOW_ROUNDS:
                 continue
             start = time.perf_counter()
             out, states[name] = case.run(states[name], *case.rest)

@@ -1,1 +1,0 @@
-"""Which scheme for which network: `python -m experiments.plan --help`."""

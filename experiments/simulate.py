@@ -1,0 +1,109 @@
+"""The simulator: all workers and all seeds of a run on one device, by `vmap`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import gradzip as gz
+from experiments.problems import Problem, loss
+
+AXIS = 'worker'
+CHUNK = 1000  # iterations of one compiled call, at most: the progress bar moves
+
+Advance = Callable[[int], Any]
+Job = tuple[str, int, Callable[[Advance], Any]]  # title, iterations, and what runs them
+
+
+def simulate(
+    problem: Problem,
+    make: Callable[[jax.Array], optax.GradientTransformation],
+    keys: jax.Array,
+    iterations: int,
+    record: Callable[[jax.Array], jax.Array],
+    *,
+    shape: tuple[int, ...] | None = None,
+    advance: Advance = lambda steps: None,
+) -> np.ndarray:
+    """record(w_k) for k = 0 .. iterations, in float32: f32[iterations + 1, seeds, ...].
+
+    Args:
+      problem: what the workers minimise, from w = 0.
+      make: from a key to a chain that exchanges over AXIS and descends.
+      keys: one for each seed.
+      iterations: how many steps are taken.
+      record: what is kept of the weights after each step.
+      shape: of the weights as the chain sees them; (features,) by default.
+      advance: called with the number of iterations that were done.
+    """
+    kind, x, y, weight, lam = problem.risk
+    shards = tuple(jnp.asarray(a, jnp.float32) for a in (x, y, weight))
+    w = jnp.zeros(shape or (problem.features,))
+    workers: dict[str, Any] = {'axis_name': AXIS, 'axis_size': problem.workers}
+    tx = make(keys[0])  # the key that a seed uses is in its state
+    specs = gz.state_specs(jax.eval_shape(tx.init, w), 0, None)
+
+    def update(w: jax.Array, state: Any, mine: tuple) -> tuple[jax.Array, Any]:
+        gradient = jax.grad(loss)(gz.localize(w, AXIS), mine, kind, lam)
+        updates, state = tx.update(gradient, state, w)
+        return optax.apply_updates(w, updates), state  # pyright: ignore[reportReturnType]
+
+    step = jax.vmap(update, in_axes=(None, specs, 0), out_axes=(None, specs), **workers)
+    length = min(CHUNK, max(1, iterations))
+
+    def descend(carry: tuple, shards: tuple) -> tuple[tuple, jax.Array]:
+        def iterate(carry: tuple, _: None) -> tuple:
+            w, state = step(*carry, shards)
+            return (w, state), record(w)
+
+        return jax.lax.scan(iterate, carry, length=length)
+
+    def start(key: jax.Array) -> tuple:
+        init = jax.vmap(lambda _: make(key).init(w), out_axes=specs, **workers)
+        return w, init(jnp.arange(problem.workers))
+
+    carry = jax.jit(jax.vmap(start))(keys)
+    run = jax.jit(jax.vmap(descend, (0, None), (0, 1)), donate_argnums=0)
+    found = [np.repeat(np.asarray(record(w))[None, None], len(keys), axis=1)]
+    for done in range(0, iterations, length):
+        carry, recorded = run(carry, shards)
+        found.append(np.asarray(recorded))  # waits, so that no queue of calls builds up
+        advance(min(length, iterations - done))
+    return np.concatenate(found)[: iterations + 1]
+
+
+def run_jobs(jobs: Iterable[Job], console: Console) -> list[Any]:
+    """What every job returns, behind a progress bar."""
+    jobs = list(jobs)
+    columns = TextColumn('{task.description}'), BarColumn(), TimeRemainingColumn()
+    results, total = [], sum(length for _, length, _ in jobs)
+    with Progress(*columns, TextColumn('left'), console=console) as progress:
+        bar = progress.add_task('', total=total)
+        for i, (title, _, run) in enumerate(jobs):
+            done = sum(length for _, length, _ in jobs[:i])
+            progress.update(bar, description=f'{i + 1}/{len(jobs)} {title}', completed=done)
+            results.append(run(lambda steps: progress.advance(bar, steps)))
+        progress.update(bar, description='done', completed=total)
+    return results
+
+
+def message_bits(scheme: gz.Compressor | gz.Reducer, like: jax.ShapeDtypeStruct) -> int:
+    """Bits of a worker's message, counted on its arrays.
+
+    `gz.payload_bytes` also counts the padding of a gathered buffer to rows of 512 bytes, as it
+    crosses a wire. Beside a million entries the padding is nothing, with 30 it would be most of the
+    message. Bernoulli's message has room for the most entries that a draw may keep.
+    """
+    compressor = scheme.compressor if isinstance(scheme, gz.Gather) else scheme
+    if isinstance(compressor, gz.Reducer):  # PowerSGD: its factors are summed, and never padded
+        return 8 * gz.payload_bytes(compressor, like)
+    payload = jax.eval_shape(lambda x: compressor.encode(x, jax.random.key(0)), like)
+    return 8 * sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(payload))

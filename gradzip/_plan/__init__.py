@@ -1,0 +1,1 @@
+"""Which scheme for which network: a cost model, what encoding costs here, and a ranking."""
