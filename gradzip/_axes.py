@@ -10,7 +10,7 @@ parts of a state differ between workers, which `state_specs` produces.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import jax
@@ -117,8 +117,11 @@ def _check_varies(updates: PyTree, name: str) -> None:
         if name not in varying(gradient):
             raise ValueError(
                 f'The gradient at {path_of(path)!r} is the same on every worker of {name!r}, so '
-                'there is nothing to exchange.\nInside shard_map, jax.grad sums over workers by '
-                f'itself: differentiate with respect to gradzip.localize(params, {name!r}).'
+                'there is nothing to exchange.\nEither jax.grad has summed over the workers, as it '
+                'does inside shard_map with respect to replicated params: differentiate with '
+                f'respect to gradzip.localize(params, {name!r}).\nOr the gradients have been '
+                'averaged or exchanged before: a chain may hold one exchange over an axis, and '
+                'optax.MultiSteps must not be around it (use gradzip.every).'
             )
 
 
@@ -243,6 +246,10 @@ def state_specs(
       A prefix of the state's tree, for in_specs and out_specs of shard_map or for in_axes and
       out_axes of vmap.
 
+    Raises:
+      ValueError: the state is one of `flax.nnx.state`, which turns a `PerWorker` into a dict
+        without its axes, and worker is a function of the axes. Pass `worker=jax.P('data')`.
+
     Example:
       >>> import jax, jax.numpy as jnp, optax, gradzip as gz
       >>> tx = optax.chain(gz.delay(2, axis_name='data'), optax.sgd(0.1))
@@ -251,12 +258,23 @@ def state_specs(
       (P('data',), P())
     """
 
-    def marked(part: PyTree) -> bool:
-        return isinstance(part, PerWorker)
-
     def spec(part: PyTree) -> Any:
-        if marked(part):
+        if isinstance(part, PerWorker):
             return worker(part.axes) if callable(worker) else worker
+        if _is_marked_in_nnx(part):
+            if callable(worker):
+                raise ValueError(
+                    'state_specs received a state of flax.nnx, which does not keep the axes of a '
+                    "PerWorker part: pass them, such as worker=jax.P('data')."
+                )
+            return worker
         return replicated() if callable(replicated) else replicated
 
-    return jax.tree.map(spec, state, is_leaf=marked)
+    return jax.tree.map(
+        spec, state, is_leaf=lambda part: isinstance(part, PerWorker) or _is_marked_in_nnx(part)
+    )
+
+
+def _is_marked_in_nnx(part: PyTree) -> bool:
+    """Whether part is a `PerWorker` as `flax.nnx.state` shows it, a mapping of its fields."""
+    return isinstance(part, Mapping) and set(part) == {'rows', 'worker'}

@@ -17,6 +17,11 @@ def mean(tree: PyTree, axis_name: AxisName | None) -> PyTree:
     return tree if axis_name is None else lax.pmean(tree, axes.names_of(axis_name))
 
 
+def largest(tree: PyTree, axis_name: AxisName | None) -> PyTree:
+    """Returns the largest value over the workers of every entry, with all leaves together."""
+    return tree if axis_name is None else lax.pmax(tree, axes.names_of(axis_name))
+
+
 def mean_together(arrays: list[Array], axis_name: AxisName | None) -> list[Array]:
     """Returns the means over the workers of small arrays, which are joined by dtype before."""
     means = list(arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,17 +14,14 @@ from gradzip import (
     _agreement as agreement,
     _axes as axes,
     _collectives as collectives,
-    _traffic as traffic,
+    _leaves as leaves,
+    _replication as replication,
+    _report as report,
+    _validation as validation,
 )
-from gradzip._base import Array, AxisName, PyTree
-from gradzip._compat import varying
-from gradzip._compressors.identity import Identity
-from gradzip._feedback.compress import compress
-from gradzip._quantities import speed
+from gradzip._base import Array, AxisName, KeyLike, PyTree
 
-COSTS = 100, 10, 1  # ms of a step that an exchange may take longer than the mean's, in the report
-
-Loss = Callable[[PyTree, PyTree], Array]
+Loss = Callable[..., Any]
 
 
 class Training(NamedTuple):
@@ -33,6 +29,9 @@ class Training(NamedTuple):
 
     params: PyTree  # the same on every worker
     state: PyTree  # of the chain
+    aux: PyTree = None  # auxiliary state of the model, the same on every worker
+    key: PyTree = None  # the base key of the loss; None if it takes none
+    count: Any = None  # i32[], the number of steps taken
 
 
 def data_parallel(
@@ -42,39 +41,62 @@ def data_parallel(
     mesh: jax.sharding.Mesh,
     axis_name: AxisName,
     *,
+    aux: PyTree = None,
+    key: KeyLike | None = None,
+    donate: bool = True,
     printer: Callable[[str], Any] | None = print,
-) -> tuple[Training, Callable[[Training, PyTree], tuple[Training, Array]]]:
+) -> tuple[Training, Step]:
     """Places params and state on a mesh and returns them together with a compiled step.
 
     Every worker takes the gradient of `loss` on its part of the batch; `tx` exchanges the gradients
     and computes the update. Parameters are the same on every worker, and each worker keeps its own
-    memory. A step donates the buffers of its input: use the state that it returns.
+    memory.
 
     What a step sends is printed once: the bytes that a worker passes to collectives, the ratio to
     the exact float32 mean, and the link speed (for ring algorithms) below which compression pays,
     for three assumptions of what it costs to compute. `gradzip.plan` measures that cost.
 
+    The mean loss is passed to `tx` as `value`, for transformations such as
+    `optax.contrib.reduce_on_plateau`. Clip before the exchange with
+    `gradzip.per_worker(optax.clip_by_global_norm(1.0), axis)`, which clips the gradient of each
+    worker, or after it with `optax.clip_by_global_norm`, which clips the mean. Accumulate gradients
+    with `gradzip.every`.
+
     Args:
-      loss: function of (params, batch) to a scalar, the mean over the batch that it is given.
+      loss: a function of (params, batch), and of the keyword arguments `aux` and `key` if these are
+        given here. It returns the mean loss over its batch, a scalar; or a tuple of the loss and a
+        dict of metrics; with `aux`, a tuple of the loss and the new aux, or of the loss, the new
+        aux and a dict of metrics.
       params: tree of arrays; they are copied.
       tx: a chain with an exchange over axis_name, then an optimizer.
       mesh: the devices. Over several processes, all of them pass the same params.
       axis_name: the axis of workers, or a tuple of axes. It must name all axes of the mesh.
+      aux: auxiliary state of the model, such as running statistics of batch normalisation: a tree
+        of arrays. After each step, floating-point leaves are averaged over the workers, and of
+        other leaves the largest value is kept. That costs an all-reduce of their size.
+      key: for a loss that draws, as for dropout: an int or a typed key. The loss receives a key of
+        its own for each step and worker.
+      donate: whether a step may reuse the buffers of its input, which then cannot be used again.
       printer: a function that receives the report; None prints nothing.
 
     Returns:
-      `(state, step)`. `step(state, batch)` returns the next state and the mean loss. The batch is a
-      tree of arrays whose leading axis is split among the workers in order. Over several processes,
-      each passes a batch of the same shape, of which the rows of its own workers are used, or an
-      array that is placed on the mesh already.
+      `(state, step)`. `step(state, batch)` returns the next state and the mean loss, and as a third
+      value the metrics, averaged over the workers, if the loss returns any. The batch is a tree of
+      arrays whose leading axis is split among the workers in order. Over several processes, each
+      passes a batch of the same shape, of which the rows of its own workers are used, or an array
+      that is placed on the mesh already. `step.lower(state, batch)` lowers the step as
+      `jax.jit(...).lower` does; `gradzip.wire_bytes(step.lower(state, batch).compile())` reads what
+      it sends.
 
     Raises:
-      TypeError: mesh is not a Mesh.
-      ValueError: axes that are not those of the mesh; over several processes, params whose shapes
-        differ between them (`check_same_shapes`). At the first step: a chain without an exchange, a
+      TypeError: mesh is not a Mesh, tx is not a transformation, key is not a key, or an optax
+        wrapper that runs a transformation conditionally is around the exchange.
+      ValueError: axes that are not those of the mesh; a chain that sends nothing; over several
+        processes, params whose shapes differ between them (`check_same_shapes`). At the first step:
+        a leaf that is not exchanged, a state that differs between workers without being marked, a
         leaf of the batch that cannot be split evenly, a loss that is not a scalar, or a batch whose
         shape differs between processes. Batches are compared again when their shapes change; a
-        change on a single process is not detected.
+        change on a single process is not detected. At any step: a state that was donated before.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, gradzip as gz
@@ -87,61 +109,161 @@ def data_parallel(
       1.0
     """
     names = _check_mesh(mesh, axis_name)
+    if not isinstance(tx, optax.GradientTransformation):
+        raise TypeError(
+            'data_parallel(tx=...) must be an optax transformation, such as optax.chain('
+            f'gradzip.error_feedback(...), optax.adam(1e-3)); got {tx!r}.'
+        )
+    validation.check_key(key)
+    validation.check_arrays(params)
     agreement.check_same_shapes(params, mesh)
-    seen: set[tuple] = set()  # batches that are known to be of one shape everywhere
-    shapes = jax.eval_shape(tx.init, params)
-    specs = Training(params=jax.P(), state=axes.state_specs(shapes))
+    sizes = dict(mesh.shape)
+    text = report.report(tx, params, sizes)
     if printer is not None:
-        printer(report(tx, params, dict(mesh.shape)))
+        printer(text)
+    has = _Options(aux is not None, key is not None)
 
-    def start(params: PyTree) -> Training:
-        # A step donates its input, and the caller's params must not be donated with it.
-        return Training(jax.tree.map(jnp.copy, params), tx.init(params))
+    def start(params: PyTree, aux: PyTree) -> Training:
+        # A step donates its input, and the caller's arrays must not be donated with it.
+        params, aux = jax.tree.map(jnp.copy, (params, aux))
+        base = leaves.base_key(key)
+        return Training(params, tx.init(params), aux, base, jnp.zeros([], jnp.int32))
 
-    def worker(training: Training, batch: PyTree) -> tuple[Training, Array]:
-        value, grads = jax.value_and_grad(loss)(axes.localize(training.params, axis_name), batch)
-        updates, state = tx.update(grads, training.state, training.params)
-        _check_exchanged(updates, names)
-        moved = Training(optax.apply_updates(training.params, updates), state)
-        return moved, collectives.mean(value, axis_name)
-
-    whole, split = jax.NamedSharding(mesh, jax.P()), jax.NamedSharding(mesh, jax.P(names))
-    mapped = jax.shard_map(
-        worker, mesh=mesh, in_specs=(specs, jax.P(names)), out_specs=(specs, jax.P())
-    )
-    compiled = jax.jit(mapped, donate_argnums=0)
-
-    def step(training: Training, batch: PyTree) -> tuple[Training, Array]:
-        if not split.is_fully_addressable:
-            _agree_once(batch, mesh, seen)
-        _check_batch(batch, mesh.size)
-        return compiled(training, jax.tree.map(lambda x: _place(x, split), batch))
-
+    specs = axes.state_specs(jax.eval_shape(start, params, aux))
+    whole = jax.NamedSharding(mesh, jax.P())
     make = jax.jit(jax.shard_map(start, mesh=mesh, in_specs=jax.P(), out_specs=specs))
-    return make(jax.device_put(params, whole)), step
+    worker = _worker(loss, optax.with_extra_args_support(tx), names, has)
+    return make(*jax.device_put((params, aux), whole)), Step(worker, mesh, names, specs, donate)
 
 
-def report(tx: optax.GradientTransformation, params: PyTree, axis_sizes: dict[str, int]) -> str:
-    """Returns a few lines on what a step sends, compared with the exact float32 mean."""
-    likes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
-    exact = compress(Identity(), tuple(axis_sizes))
-    entries = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(likes))
-    size, full = traffic.step_bytes(tx, likes, axis_sizes), 4 * entries
-    workers = math.prod(axis_sizes.values())
-    if workers == 1:
-        return 'gradzip: with one worker, nothing is sent.'
-    saved = traffic.link_bytes(exact, likes, axis_sizes) - traffic.link_bytes(tx, likes, axis_sizes)
-    head = (
-        f'gradzip: {workers} workers, {entries:,} entries; {size:,} bytes per worker and step, '
-        f'{full / max(size, 1):.3g} times fewer than float32.'
-    )
-    if saved <= 0:
-        return f'{head}\nIt never pays: every link carries {-saved:,} bytes more than for a mean.'
-    below = ', '.join(f'{speed(8e3 * saved / cost)} if it costs {cost} ms' for cost in COSTS)
-    return (
-        f'{head}\nEvery link carries {saved:,} bytes less per step. Compression pays on links '
-        f'slower than {below}.'
-    )
+class _Options(NamedTuple):
+    """What the loss takes and returns beside params, batch and value."""
+
+    aux: bool
+    key: bool
+
+
+def _worker(
+    loss: Loss,
+    tx: optax.GradientTransformationExtraArgs,
+    names: tuple[str, ...],
+    has: _Options,
+) -> Callable:
+    """Returns the step of one worker: (training, batch) -> (training, value, metrics)."""
+
+    def objective(params: PyTree, batch: PyTree, given: dict[str, Any]) -> tuple[Array, tuple]:
+        return _unpacked(loss(params, batch, **given), has)
+
+    def step(training: Training, batch: PyTree) -> tuple[Training, Array, dict]:
+        given = {}
+        if has.aux:
+            given['aux'] = axes.localize(training.aux, names)
+        if has.key:
+            key = jax.random.fold_in(training.key, training.count)
+            given['key'] = jax.random.fold_in(key, axes.worker_index(names))
+        local = axes.localize(training.params, names)
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (value, (aux, metrics)), grads = gradient(local, batch, given)
+        value, metrics = collectives.mean((value, metrics), names)
+        with replication.explained():
+            updates, state = tx.update(grads, training.state, training.params, value=value)
+        replication.check(tx, grads, training, updates, state, names)
+        params = optax.apply_updates(training.params, updates)
+        aux = _agreed(aux, names)
+        count = leaves.next_count(training.count)
+        return Training(params, state, aux, training.key, count), value, metrics
+
+    return step
+
+
+class Step:
+    """A compiled training step: `step(state, batch)` returns the next state and the mean loss."""
+
+    def __init__(
+        self,
+        worker: Callable,
+        mesh: jax.sharding.Mesh,
+        names: tuple[str, ...],
+        specs: Training,
+        donate: bool,
+    ):
+        self._worker, self._mesh, self._donate = worker, mesh, donate
+        self._specs, self._split = specs, jax.NamedSharding(mesh, jax.P(names))
+        self._seen: set[tuple] = set()  # batches that are known to have one shape everywhere
+        self._jitted = self._compile(check_vma=True)
+
+    def __call__(self, training: Training, batch: PyTree) -> tuple:
+        """Returns the next state, the mean loss and, if the loss has any, its metrics."""
+        _check_not_donated(training)
+        batch = self._placed(batch)
+        try:
+            training, value, metrics = self._jitted(training, batch)
+        except replication.ConstantUpdates:
+            self._jitted = self._compile(check_vma=False)
+            training, value, metrics = self._jitted(training, batch)
+        return (training, value, metrics) if metrics else (training, value)
+
+    def lower(self, training: Training, batch: PyTree) -> jax.stages.Lowered:
+        """Returns the lowered step, as `jax.jit(...).lower` does. Nothing is run or donated."""
+        batch = self._placed(batch)
+        try:
+            return self._jitted.lower(training, batch)
+        except replication.ConstantUpdates:
+            self._jitted = self._compile(check_vma=False)
+            return self._jitted.lower(training, batch)
+
+    def _compile(self, check_vma: bool) -> Any:
+        mapped = jax.shard_map(
+            self._worker,
+            mesh=self._mesh,
+            in_specs=(self._specs, self._split.spec),
+            out_specs=(self._specs, jax.P(), jax.P()),
+            check_vma=check_vma,
+        )
+        return jax.jit(mapped, donate_argnums=0 if self._donate else ())
+
+    def _placed(self, batch: PyTree) -> PyTree:
+        if not self._split.is_fully_addressable:
+            _agree_once(batch, self._mesh, self._seen)
+        _check_batch(batch, self._mesh.size)
+        return jax.tree.map(lambda x: _place(x, self._split), batch)
+
+
+def _unpacked(out: Any, has: _Options) -> tuple[Array, tuple[PyTree, dict]]:
+    """Returns what a loss returned as (value, (aux, metrics))."""
+    value, *rest = out if isinstance(out, tuple) else (out,)
+    aux = rest.pop(0) if has.aux and rest else None
+    metrics = rest.pop(0) if rest else {}
+    if rest or (has.aux and aux is None) or not isinstance(metrics, dict):
+        expected = '(loss, aux) or (loss, aux, metrics)' if has.aux else 'loss or (loss, metrics)'
+        raise TypeError(
+            f'The loss must return {expected}, where metrics is a dict of arrays; got '
+            f'{jax.tree.structure(out)}.'
+        )
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f'The loss must be a scalar, the mean over its batch; got the shape {jnp.shape(value)}.'
+        )
+    return value, (aux, metrics)
+
+
+def _agreed(aux: PyTree, names: tuple[str, ...]) -> PyTree:
+    """Returns auxiliary state that is the same on every worker: means of floats, else maxima."""
+
+    def one(x: Array) -> Array:
+        if jnp.issubdtype(x.dtype, jnp.inexact):
+            return collectives.mean(x, names)
+        return collectives.largest(axes.localize(x, names), names)
+
+    return jax.tree.map(one, aux)
+
+
+def _check_not_donated(training: Training) -> None:
+    if any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(training)):
+        raise ValueError(
+            'This state was given to an earlier step, which reused its buffers. Continue with the '
+            'state that the step returned, or call data_parallel(..., donate=False).'
+        )
 
 
 def _check_mesh(mesh: Any, axis_name: AxisName) -> tuple[str, ...]:
@@ -190,14 +312,4 @@ def _check_batch(batch: PyTree, workers: int) -> None:
             raise ValueError(
                 f'The batch at {axes.path_of(path)!r} has shape {shape}: its leading axis must be '
                 f'a multiple of the {workers} workers, among whom it is split.'
-            )
-
-
-def _check_exchanged(updates: PyTree, names: tuple[str, ...]) -> None:
-    for path, update in jax.tree_util.tree_leaves_with_path(updates):
-        if left := sorted(varying(update) & set(names)):
-            raise ValueError(
-                f'The chain leaves an update at {axes.path_of(path)!r} that differs between the '
-                f'workers of {tuple(left)}: nothing exchanges over them. Put an exchange into it, '
-                f'such as gradzip.error_feedback(gradzip.TopK(0.01), axis_name={names!r}).'
             )

@@ -40,6 +40,7 @@ def wire_bytes(compiled: Any) -> int:
       The bytes as a Python int.
 
     Raises:
+      TypeError: compiled is neither a compiled program nor text.
       ValueError: the HLO has groups of devices in a form that gradzip does not know.
 
     Example:
@@ -47,6 +48,11 @@ def wire_bytes(compiled: Any) -> int:
       >>> gz.wire_bytes(jax.jit(jnp.sin).lower(1.0).compile())
       0
     """
+    if not isinstance(compiled, str) and not hasattr(compiled, 'as_text'):
+        raise TypeError(
+            'wire_bytes needs a compiled program, as jax.jit(f).lower(...).compile() is, or its '
+            f'text; got {compiled!r}.'
+        )
     text = _once(compiled if isinstance(compiled, str) else compiled.as_text())
     types, (entry, bodies) = _types(text), computations(text)
 
@@ -67,6 +73,7 @@ def collectives(text: str, types: dict[str, str] | None = None) -> list[tuple[st
       types: the types of all values of the program, needed if text is only a part of it.
 
     Raises:
+      TypeError: compiled is neither a compiled program nor text.
       ValueError: the HLO has groups of devices in a form that gradzip does not know.
     """
     if types is None:

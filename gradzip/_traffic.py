@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from gradzip import _leaves as leaves
@@ -123,7 +124,8 @@ def link_bytes(tx: optax.GradientTransformation, params: PyTree, workers: Mappin
 
 
 def _update(tx: optax.GradientTransformation, grads: PyTree) -> PyTree:
-    return tx.update(grads, tx.init(grads), grads)
+    tx = optax.with_extra_args_support(tx)
+    return tx.update(grads, tx.init(grads), grads, value=jnp.zeros([]))  # some want the loss
 
 
 def _traced(step: Callable, like: PyTree, axis_sizes: Mapping[str, int]) -> list[Collective]:

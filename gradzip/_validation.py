@@ -74,8 +74,19 @@ def check_drawable(scheme: Compressor | Reducer, key: KeyLike | None) -> None:
         raise ValueError(f'{scheme!r} draws random numbers: pass key=, an int or a typed key.')
 
 
+def check_arrays(tree: PyTree) -> None:
+    """Checks that every leaf is an array, and not a Python number."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not hasattr(leaf, 'dtype'):
+            raise TypeError(
+                f'The leaf at {axes.path_of(path)!r} is {leaf!r}; it must be an array, such as '
+                'jax.numpy.asarray makes of a number.'
+            )
+
+
 def check_real(tree: PyTree) -> None:
     """Checks that every leaf is a real floating-point array."""
+    check_arrays(tree)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(

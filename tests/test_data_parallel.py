@@ -78,7 +78,7 @@ def test_it_says_where_nothing_is_won():
     gz.data_parallel(loss, params, chain(gz.TopK(0.25)), mesh_of(8), AXIS, printer=said.append)
     assert 'It never pays' in said[0]
     gz.data_parallel(loss, params, chain(), mesh_of(1), AXIS, printer=said.append)
-    assert said[1] == 'gradzip: one worker, nothing is sent.'
+    assert said[1] == 'gradzip: with one worker, nothing is sent.'
 
 
 BAD = {
@@ -93,8 +93,28 @@ BAD = {
         r"at '\[0\]' has shape \(7, 5\): its leading axis must be a multiple of the 2 workers",
     ),
     'no batch axis': (lambda: step_once(chain(), (np.ones(4), np.float32(1))), r'has shape \(\)'),
-    'no exchange': (lambda: step_once(optax.sgd(0.1), BATCH), 'nothing exchanges over them'),
-    'chain without its axis': (lambda: step_once(chain(axis=None), BATCH), 'pass axis_name='),
+    'no exchange': (lambda: step_once(optax.sgd(0.1), BATCH), 'sends nothing over'),
+    'chain without its axis': (lambda: step_once(chain(axis=None), BATCH), 'sends nothing over'),
+    'two exchanges': (
+        lambda: step_once(optax.chain(chain(), gz.compress(TOP, AXIS)), BATCH),
+        'averaged or exchanged before: a chain may hold one exchange',
+    ),
+    'MultiSteps': (
+        lambda: step_once(optax.MultiSteps(chain(), 2).gradient_transformation(), BATCH),
+        'optax.MultiSteps must not be around it',
+    ),
+    'a momentum before the exchange': (
+        lambda: step_once(optax.chain(optax.trace(0.9), chain()), BATCH),
+        r'state at .*\[0\].trace.* differs .* gradzip.per_worker',
+    ),
+    'masked': (
+        lambda: step_once(optax.chain(optax.masked(chain(), {'w': True, 'b': False})), BATCH),
+        r"update at \"\['b'\]\" that differs .* optax.partition",
+    ),
+    'mechanize': (
+        lambda: step_once(optax.contrib.mechanize(chain()), BATCH),
+        'comes before the exchange',
+    ),
 }
 
 
@@ -106,10 +126,124 @@ def step_once(tx, batch):
 @pytest.mark.parametrize('name', BAD)
 def test_refused(name):
     make, message = BAD[name]
-    with pytest.raises(ValueError, match=message):
+    with jax.numpy_dtype_promotion('standard'), pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_mesh_is_a_mesh():
-    with pytest.raises(TypeError, match=r'mesh=...\) must be a jax.sharding.Mesh; got 4'):
-        quiet(PARAMS, chain(), 4)
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda tx: optax.apply_if_finite(tx, 3),
+        lambda tx: optax.conditionally_transform(tx, lambda step, **_: step < 3),
+    ],
+)
+def test_conditional_wrappers_of_optax_are_refused(wrap):
+    with pytest.raises(TypeError, match=r'runs it conditionally.*skip_nonfinite'):
+        step_once(wrap(chain()), BATCH)
+
+
+def test_frozen_parameters_stay_as_they_are():
+    """Their updates are zeros, which JAX types as varying although nothing varies."""
+    tx = optax.partition(
+        {'train': chain(), 'frozen': optax.set_to_zero()}, {'w': 'train', 'b': 'frozen'}
+    )
+    state, step = quiet({'w': PARAMS['w'], 'b': jnp.ones(3)}, tx, mesh_of(4))
+    assert gz.wire_bytes(step.lower(state, BATCH).compile()) > 0
+    for _ in range(3):
+        state, value = step(state, BATCH)
+    np.testing.assert_array_equal(state.params['b'], 1)
+    assert np.abs(state.params['w']).max() > 0
+    assert np.isfinite(value)
+
+
+def test_a_donated_state_is_not_used_again():
+    state, step = quiet(PARAMS, chain(), mesh_of(2))
+    step(state, BATCH)
+    with pytest.raises(ValueError, match='given to an earlier step'):
+        step(state, BATCH)
+
+
+def test_a_state_that_is_not_donated_can_be_used_again():
+    state, step = gz.data_parallel(
+        loss, PARAMS, chain(), mesh_of(2), AXIS, donate=False, printer=None
+    )
+    (_, first), (_, second) = step(state, BATCH), step(state, BATCH)
+    assert first == second
+
+
+def test_the_lowered_step_sends_what_the_chain_sends():
+    """Besides the loss, a scalar."""
+    state, step = quiet(PARAMS, chain(), mesh_of(4))
+    sent = gz.wire_bytes(step.lower(state, BATCH).compile())
+    assert sent == gz.step_bytes(chain(), PARAMS, {AXIS: 4}) + 4
+
+
+def test_auxiliary_state_keys_and_metrics():
+    """Statistics are averaged, keys differ by step and worker, and metrics are averaged."""
+
+    def noisy(params, batch, *, aux, key):
+        x, y = batch
+        noise = jax.random.uniform(key)
+        aux = {'mean': 0.5 * aux['mean'] + 0.5 * x.mean(0), 'steps': aux['steps'] + 1}
+        value = jnp.mean((x @ params['w'] + params['b'][None] - y) ** 2)
+        return value, aux, {'noise': noise, 'twice': 2 * value}
+
+    aux = {'mean': jnp.zeros(5), 'steps': jnp.zeros([], jnp.int32)}
+    state, step = gz.data_parallel(
+        noisy, PARAMS, chain(), mesh_of(4), AXIS, aux=aux, key=0, printer=None
+    )
+    seen = []
+    for _ in range(3):
+        state, value, metrics = step(state, BATCH)
+        np.testing.assert_allclose(metrics['twice'], 2 * value, rtol=1e-6)
+        seen.append(float(metrics['noise']))
+    np.testing.assert_allclose(state.aux['mean'], 0.875 * BATCH[0].mean(0), rtol=1e-5)
+    assert state.aux['steps'] == 3
+    assert state.count == 3
+    base, own = jax.random.key(0), []
+    for step_number in range(3):
+        keys = [jax.random.fold_in(jax.random.fold_in(base, step_number), w) for w in range(4)]
+        own.append(np.mean([jax.random.uniform(k) for k in keys]))
+    np.testing.assert_allclose(seen, own, rtol=1e-6)
+
+
+def test_the_loss_reaches_the_optimizer():
+    """A plateau needs the loss, the same on every worker."""
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=0, cooldown=0)
+    tx = optax.chain(chain(), plateau)
+    with jax.numpy_dtype_promotion('standard'):
+        state, step = quiet(PARAMS, tx, mesh_of(2))
+        for _ in range(3):
+            state, value = step(state, BATCH)
+    assert state.state[1].best_value >= value
+
+
+WRONG_LOSSES = {
+    'no metrics dict': (lambda p, b: (loss(p, b), 3.0), TypeError, r'loss or \(loss, metrics\)'),
+    'no scalar': (lambda p, b: p['b'], ValueError, r'must be a scalar.*\(3,\)'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG_LOSSES)
+def test_a_loss_of_another_form_is_refused(name):
+    function, error, message = WRONG_LOSSES[name]
+    state, step = gz.data_parallel(function, PARAMS, chain(), mesh_of(2), AXIS, printer=None)
+    with pytest.raises(error, match=message):
+        step(state, BATCH)
+
+
+WRONG_KINDS = {
+    'a mesh': (lambda: quiet(PARAMS, chain(), 4), 'must be a jax.sharding.Mesh; got 4'),
+    'a transformation': (
+        lambda: quiet(PARAMS, 'adam', mesh_of(2)),
+        "must be an optax transformation.*got 'adam'",
+    ),
+    'arrays': (lambda: quiet({'w': 1.0}, chain(), mesh_of(2)), 'is 1.0; it must be an array'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG_KINDS)
+def test_arguments_of_another_kind_are_refused(name):
+    make, message = WRONG_KINDS[name]
+    with pytest.raises(TypeError, match=message):
+        make()

@@ -74,7 +74,9 @@ def test_the_readme_lists_exactly_the_public_names():
 
 def test_the_readme_backs_every_scheme_by_a_result():
     """What a row quotes in italics stands in the results file that it links to."""
-    rows = README.split('<!-- schemes -->')[1].split('<!-- /schemes -->')[0].strip().splitlines()[2:]
+    rows = (
+        README.split('<!-- schemes -->')[1].split('<!-- /schemes -->')[0].strip().splitlines()[2:]
+    )
     assert len(rows) == 6
     for row in rows:
         measured = row.split('|')[3]

@@ -13,10 +13,11 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 LAYERS = [
     ['types'],
     ['data_parallel', 'plan'],
+    ['report'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay'],
     ['delay_models', 'metrics', 'traffic'],
-    ['agreement', 'leaves'],
+    ['agreement', 'leaves', 'replication'],
     ['validation'],
     ['reducers'],
     ['compressors'],

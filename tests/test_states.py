@@ -178,3 +178,16 @@ def test_packed_messages_have_no_mean():
     _, state, _ = step(PARAMS, state, jnp.arange(1.0, 4.0))
     with pytest.raises(ValueError, match=r'uint32 and differ between workers'):
         gz.resize(state, 2)
+
+
+def test_the_state_of_an_nnx_optimizer_keeps_its_marks():
+    """NNX shows a PerWorker as a dict of its fields."""
+    nnx = pytest.importorskip('flax.nnx')
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    tx = optax.chain(CHAINS['error_feedback'], optax.sgd(0.1))
+    state = nnx.state(nnx.Optimizer(model, tx, wrt=nnx.Param))
+    specs = gz.state_specs(state, worker=P(AXIS))
+    assert specs['opt_state'][0]['error'] == P(AXIS)
+    assert specs['opt_state'][0]['exchange']['count'].get_value() == P()
+    with pytest.raises(ValueError, match='does not keep the axes'):
+        gz.state_specs(state)
