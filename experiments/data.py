@@ -14,7 +14,6 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import StandardScaler, normalize
 
-
 # `topics`: Python's reference manual as `help()` shows it. Is a paragraph about how a program runs
 # (statements), or about what it works on (objects)? Python 3.11 to 3.13 have all these pages.
 STATEMENTS = (

@@ -19,7 +19,9 @@ def whole_numbers(option: str, given: str, least: int) -> list[int]:
     """The numbers in a list with commas, each once."""
     parts = [part.strip() for part in given.split(',')]
     if not all(part.isdecimal() and int(part) >= least for part in parts):
-        raise ValueError(f'{option} must be whole numbers from {least}, such as 4,16; got {given!r}.')
+        raise ValueError(
+            f'{option} must be whole numbers from {least}, such as 4,16; got {given!r}.'
+        )
     return list(dict.fromkeys(int(part) for part in parts))
 
 

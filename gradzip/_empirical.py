@@ -72,7 +72,7 @@ def optimum_of(data: Risk, start: np.ndarray) -> np.ndarray:
         ridge = math.sqrt(data.lam) * np.eye(len(w))
         rows = np.concatenate([(root[..., None] * data.x).reshape(-1, len(w)), ridge])
         target = np.concatenate([(root * data.y).ravel(), np.zeros(len(w))])
-        return w + scipy.linalg.lstsq(rows, target - rows @ w)[0]
+        return w + np.linalg.lstsq(rows, target - rows @ w, rcond=None)[0]
     for _ in range(_MOST_STEPS):
         slope, curvature = _slopes(data, w)
         gradient = np.tensordot(slope, data.x, 2) / n + data.lam * w

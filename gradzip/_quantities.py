@@ -97,4 +97,6 @@ def _number(what: str, value: Any, such: str) -> float:
     try:
         return checks.real('', '', value)
     except TypeError:
-        raise TypeError(f'{what} must be a number, or text such as {such}; got {value!r}.') from None
+        raise TypeError(
+            f'{what} must be a number, or text such as {such}; got {value!r}.'
+        ) from None

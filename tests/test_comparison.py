@@ -185,8 +185,8 @@ def test_the_regularisation_is_a_share_of_the_curvature(small: Problem):
     curvature = np.einsum('nr,nri,nrj->ij', weight, x, x) / small.workers * CURVATURE['logistic']
     largest = np.linalg.eigvalsh(curvature)[-1]
     assert lam == pytest.approx(0.01 * largest)
-    assert small.constants.L == pytest.approx(1.01 * largest)
-    assert small.constants.V0 == pytest.approx(np.sum(small.optimum**2))
+    assert pytest.approx(1.01 * largest) == small.constants.L
+    assert pytest.approx(np.sum(small.optimum**2)) == small.constants.V0
 
 
 def test_message_bits():

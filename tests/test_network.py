@@ -102,7 +102,9 @@ def test_the_slowest_worker_counts_and_the_exact_mean_can_win():
     assert _slowest([{'seconds': [1.0, 5.0]}, {'seconds': [2.0, 3.0]}]) == [2.0, 5.0]
     fast = links.Link('10 Gbit/s', 1e10, 1e-3)
     rows = [Row(2, fast, 'exact mean', 100, [0.1, 0.3]), Row(2, fast, 'sign', 4, [0.4])]
-    assert report.step_findings(rows) == ['10 Gbit/s, 1 ms: do not compress; the exact mean is the fastest.']
+    assert report.step_findings(rows) == [
+        '10 Gbit/s, 1 ms: do not compress; the exact mean is the fastest.'
+    ]
     assert [str(c.header) for c in report.step_table(rows).columns] == [
         'scheme',
         'bytes a step',

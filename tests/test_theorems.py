@@ -100,7 +100,9 @@ def test_steps_are_the_longest_of_the_theorems(problem: Problem, table: list[Row
     ('algorithm', 'scheme'),
     [('gradient descent', 'bernoulli'), ('stale', 'qsgd'), ('Q-IAG', 'ternary')],
 )
-def test_runs_stay_below_their_bounds(problem: Problem, table: list[Row], algorithm: str, scheme: str):
+def test_runs_stay_below_their_bounds(
+    problem: Problem, table: list[Row], algorithm: str, scheme: str
+):
     """At every iteration, in the average of seeds; and the run gets somewhere."""
     row = row_of(table, algorithm, scheme)
     found = run(problem, row, 150, seeds=24)
@@ -130,7 +132,9 @@ def gradient_of(problem: Problem, w: np.ndarray) -> np.ndarray:
     return np.einsum('nr,nrd->d', weight * (x @ w - y), x) / problem.workers + lam * w
 
 
-def test_a_broken_bound_is_noticed(problem: Problem, table: list[Row], monkeypatch: pytest.MonkeyPatch):
+def test_a_broken_bound_is_noticed(
+    problem: Problem, table: list[Row], monkeypatch: pytest.MonkeyPatch
+):
     """A step far beyond the theorem's, under the theorem's bound; and the exit code says so."""
     row = row_of(table, 'distributed', 'bernoulli')
     assert row.bound is not None

@@ -180,9 +180,7 @@ def hard(compressor: gz.Compressor, size: int) -> dict[str, Case]:
     def encode(e: jax.Array, g: jax.Array) -> tuple:
         return compressor.encode(g, jax.random.key(KEY)), e
 
-    return {
-        name: jitted(encode, jnp.zeros(size), jnp.asarray(x)) for name, x in inputs.items()
-    }
+    return {name: jitted(encode, jnp.zeros(size), jnp.asarray(x)) for name, x in inputs.items()}
 
 
 def naive_top_k(fraction: float, size: int) -> dict[str, Case]:

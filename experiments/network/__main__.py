@@ -148,7 +148,7 @@ def training_part(made: Network, choice: Choice, out: Path, console: Console) ->
         made.limit(UNLIMITED)
         ways = _ways(workers, choice, console)
         said = report.training_findings(rows, ways)
-        if choice.full in choice.links:
+        if choice.full is not None and choice.full in choice.links:
             said += _in_full(workers, choice.full, rows, ways)
     predicted = predictions.predict(model, rows)
 

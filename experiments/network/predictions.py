@@ -134,9 +134,7 @@ def figure(predicted: list[Prediction]) -> Figure:
     """Measured against predicted, a colour a link."""
     out, panels = figures.panels(1, 1, (5.4, 4.6))
     panel = panels[0, 0]
-    figures.log_log(
-        panel, xlabel='seconds a step, predicted', ylabel='seconds a step, measured'
-    )
+    figures.log_log(panel, xlabel='seconds a step, predicted', ylabel='seconds a step, measured')
     links = list(dict.fromkeys(label(p.row.link) for p in predicted))
     for i, name in enumerate(links):
         own = [p for p in predicted if label(p.row.link) == name]

@@ -117,7 +117,9 @@ def _cheapest(problem: Problem, runs: list[Run]) -> str:
         if none is None or len(here) < 2:
             continue
         best = min(here, key=_bits)
-        parts.append(f'{best.row.scheme.label} for {title} ({_bits(none) / max(1, _bits(best)):.2g})')
+        parts.append(
+            f'{best.row.scheme.label} for {title} ({_bits(none) / max(1, _bits(best)):.2g})'
+        )
         bounded = [run for run in here if run.predicted is not None and run.predicted < math.inf]
         if bounded:
             asked += 1

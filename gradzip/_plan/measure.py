@@ -90,9 +90,7 @@ def _step(
 ) -> timing.Case:
     """The exchange and a plain descent, as one of so many workers takes them."""
     keys = jax.random.split(jax.random.key(0), len(likes))
-    gradient = [
-        jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, likes, strict=True)
-    ]
+    gradient = [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, likes, strict=True)]
     params = [jnp.zeros(x.shape, x.dtype) for x in likes]
     own = params, tx.init(params)
 
