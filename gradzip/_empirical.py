@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
 ACCURACY = 1e-12  # of the optimum: |grad F(x*)| against the size of the terms that cancel in it
 _MOST_STEPS = 200
@@ -80,8 +79,7 @@ def optimum_of(data: Risk, start: np.ndarray) -> np.ndarray:
             return w
         rows = (np.sqrt(curvature / n)[..., None] * data.x).reshape(-1, len(w))
         hessian = rows.T @ rows + data.lam * np.eye(len(w))
-        direction = scipy.linalg.cho_solve(scipy.linalg.cho_factor(hessian), -gradient)
-        w = _descend(data, w, gradient, direction)
+        w = _descend(data, w, gradient, np.linalg.solve(hessian, -gradient))
     raise RuntimeError(f'Newton found no optimum in {_MOST_STEPS} steps; is x badly scaled?')
 
 
