@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -91,15 +92,7 @@ def main(
         for row in rows(problem.constants, like_of(problem), late, chosen):
             title = f'{problem.name}, {row.title}, {row.scheme.label}'
             length = length_of(problem, row, limit)
-            jobs.append(
-                (
-                    title,
-                    length,
-                    lambda advance, problem=problem, row=row, length=length: run(
-                        problem, row, length, count, advance
-                    ),
-                )
-            )
+            jobs.append((title, length, functools.partial(run, problem, row, length, count)))
     runs: list[Run] = run_jobs(jobs, console)
     settings = {'seeds': count, 'split_seed': split_seed}
     tables.write_csv(out / 'runs.csv', (report.csv_row(r) | settings for r in runs))

@@ -8,6 +8,8 @@ steps below 2 sin(pi / (4 tau + 2)) / L on a quadratic, which is at least pi/2 t
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -124,16 +126,10 @@ def main(
     except (ValueError, OSError) as error:
         raise refuse(error) from None
     count = iterations or (QUICK_ITERATIONS if quick else ITERATIONS)
-    jobs = [
-        (
-            f'{problem.name}, delay {delay}, {method}',
-            count,
-            lambda advance, case=(problem, method, delay): run(*case, count, seed, advance),
-        )
-        for problem in problems
-        for delay in late
-        for method in methods
-    ]
+    jobs = []
+    for problem, delay, method in itertools.product(problems, late, methods):
+        title = f'{problem.name}, delay {delay}, {method}'
+        jobs.append((title, count, functools.partial(run, problem, method, delay, count, seed)))
     runs = with_savings(run_jobs(jobs, console))
     tables.write_csv(out / 'runs.csv', (r._asdict() for r in runs))
     figures.save(draw(runs), out / 'saving.png')

@@ -57,7 +57,7 @@ class Problem:
     def relative_gap(self, ws: np.ndarray) -> np.ndarray:
         """(F(w) - F*) / (F(0) - F*) at each row of ws; what rounding makes negative is zero."""
         with np.errstate(over='ignore', invalid='ignore'):  # a run that diverged shows in its gap
-            values = np.array([empirical.value(self.risk, w) for w in np.float64(ws)])
+            values = np.array([empirical.value(self.risk, w) for w in ws.astype(np.float64)])
             least = empirical.value(self.risk, self.optimum)
             start = empirical.value(self.risk, np.zeros(self.features))
             return np.maximum((values - least) / (start - least), 0)  # keeps NaN

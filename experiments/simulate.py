@@ -51,17 +51,17 @@ def simulate(
     tx = make(keys[0])  # the key that a seed uses is in its state
     specs = gz.state_specs(jax.eval_shape(tx.init, w), 0, None)
 
-    def update(w: jax.Array, state: Any, mine: tuple) -> tuple[jax.Array, Any]:
+    def update(w: jax.Array, state: Any, mine: tuple) -> tuple[Any, Any]:
         gradient = jax.grad(loss)(gz.localize(w, AXIS), mine, kind, lam)
         updates, state = tx.update(gradient, state, w)
-        return optax.apply_updates(w, updates), state  # pyright: ignore[reportReturnType]
+        return optax.apply_updates(w, updates), state
 
     step = jax.vmap(update, in_axes=(None, specs, 0), out_axes=(None, specs), **workers)
     length = min(CHUNK, max(1, iterations))
 
     def descend(carry: tuple, shards: tuple) -> tuple[tuple, jax.Array]:
         def iterate(carry: tuple, _: None) -> tuple:
-            w, state = step(*carry, shards)
+            w, state = step(carry[0], carry[1], shards)
             return (w, state), record(w)
 
         return jax.lax.scan(iterate, carry, length=length)

@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
 ACCURACY = 1e-12  # of the optimum: |grad F(x*)| against the size of the terms that cancel in it
 _MOST_STEPS = 200
@@ -72,7 +71,7 @@ def optimum_of(data: Risk, start: np.ndarray) -> np.ndarray:
         ridge = math.sqrt(data.lam) * np.eye(len(w))
         rows = np.concatenate([(root[..., None] * data.x).reshape(-1, len(w)), ridge])
         target = np.concatenate([(root * data.y).ravel(), np.zeros(len(w))])
-        return w + scipy.linalg.lstsq(rows, target - rows @ w)[0]
+        return w + np.linalg.lstsq(rows, target - rows @ w, rcond=None)[0]
     for _ in range(_MOST_STEPS):
         slope, curvature = _slopes(data, w)
         gradient = np.tensordot(slope, data.x, 2) / n + data.lam * w
@@ -80,8 +79,7 @@ def optimum_of(data: Risk, start: np.ndarray) -> np.ndarray:
             return w
         rows = (np.sqrt(curvature / n)[..., None] * data.x).reshape(-1, len(w))
         hessian = rows.T @ rows + data.lam * np.eye(len(w))
-        direction = scipy.linalg.cho_solve(scipy.linalg.cho_factor(hessian), -gradient)
-        w = _descend(data, w, gradient, direction)
+        w = _descend(data, w, gradient, np.linalg.solve(hessian, -gradient))
     raise RuntimeError(f'Newton found no optimum in {_MOST_STEPS} steps; is x badly scaled?')
 
 

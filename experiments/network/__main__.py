@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     rows: int  # of the matrix
     size: Size  # of the transformer
     steps: int  # of the exact mean, whose loss then is the target
-    full: Link | None  # where the training is run in full
+    full: Link  # where the training is run in full
 
 
 @app.command()
@@ -70,18 +70,6 @@ def main(
     part: Annotated[
         list[Part] | None, typer.Option(help='Repeat for both, which is the default.')
     ] = None,
-    rows: Annotated[int, typer.Option(min=8, help='Of the square matrix exchanged.')] = ROWS,
-    layers: Annotated[int, typer.Option(min=1, help='Of the transformer.')] = Size().layers,
-    width: Annotated[int, typer.Option(min=8, help='Of the transformer.')] = Size().width,
-    steps: Annotated[
-        int, typer.Option(min=1, help=f'Of the {EXACT}; all others train to its loss then.')
-    ] = STEPS,
-    full: Annotated[
-        str, typer.Option(metavar='SPEED', help="Where to train in full as a check; '' for none.")
-    ] = FULL,
-    rounds: Annotated[
-        int, typer.Option(min=1, help='Over which schemes are interleaved.')
-    ] = ROUNDS,
     quick: Annotated[
         bool,
         typer.Option(
@@ -105,11 +93,11 @@ def main(
         choice = Choice(
             links=links_of(QUICK_SPEEDS if quick else speeds, '0' if quick else delays),
             schemes=chosen(QUICK_SCHEMES if quick and only is None else only),
-            rounds=1 if quick else rounds,
-            rows=QUICK_ROWS if quick else rows,
-            size=QUICK_SIZE if quick else Size(layers, width),
-            steps=QUICK_STEPS if quick else steps,
-            full=links_of(full, '0')[0] if full else None,
+            rounds=1 if quick else ROUNDS,
+            rows=QUICK_ROWS if quick else ROWS,
+            size=QUICK_SIZE if quick else Size(),
+            steps=QUICK_STEPS if quick else STEPS,
+            full=links_of(FULL, '0')[0],
         )
         out.mkdir(parents=True, exist_ok=True)
         begin, parts = time.time(), part or list(Part)

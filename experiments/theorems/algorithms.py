@@ -8,8 +8,9 @@ start, the longest with a floor of a twentieth of the start. Nothing is tuned.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import optax
@@ -60,6 +61,7 @@ UNBIASED = (
 SHARED = Scheme('shared', 'Bernoulli, shared mask', gz.Bernoulli(PROBABILITY), shared=True)
 TOPK = Scheme('topk', 'TopK + memory', gz.TopK(FRACTION), memory=True)
 SCHEMES = (NONE, *UNBIASED, SHARED, TOPK)
+NOW = gz.Constant(0)  # no delay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,47 +134,36 @@ def _gradient_descent(problem: theory.Problem, like: Like, scheme: Scheme) -> Ro
     """Theorem A2, with memory EF14 on one node: the data are in one place, and it compresses."""
     one = problem.as_one()
     if scheme.memory:
-        bound = _informative(
-            problem, lambda **at: theory.ef14(one, scheme.compressor.delta(like), **at)
-        )
+        theorem = functools.partial(theory.ef14, one, scheme.compressor.delta(like))
     else:
-        bound = _informative(
-            problem, lambda **at: theory.gd(one, scheme.compressor.omega(like), **at)
-        )
+        theorem = functools.partial(theory.gd, one, scheme.compressor.omega(like))
 
     def before(key: Key) -> optax.GradientTransformation:
         return optax.chain(gz.compress(gz.Identity(), AXIS), scheme.exchange(None, key))
 
-    return _row('gradient descent', scheme, gz.Constant(0), bound, before)
+    return _row(problem, 'gradient descent', scheme, NOW, theorem, before)
 
 
 def _minibatch(problem: theory.Problem, like: Like, scheme: Scheme) -> Row:
     """Theorem B1."""
-    omega = scheme.compressor.omega(like)
-    bound = _informative(problem, lambda **at: theory.minibatch(problem, omega, BATCH, **at))
+    theorem = functools.partial(theory.minibatch, problem, scheme.compressor.omega(like), BATCH)
 
     def before(key: Key) -> optax.GradientTransformation:
         who, what = jax.random.split(key)
         return optax.chain(gz.participate(BATCH, AXIS, key=who), scheme.exchange(AXIS, what))
 
-    return _row('mini-batch', scheme, gz.Constant(0), bound, before)
+    return _row(problem, 'mini-batch', scheme, NOW, theorem, before)
 
 
 def _distributed(problem: theory.Problem, like: Like, scheme: Scheme) -> Row:
     """Theorem C1; with a shared mask C''; with memory EF14."""
-    compressor = scheme.compressor
     if scheme.memory:
-        bound = _informative(
-            problem, lambda **at: theory.ef14(problem, compressor.delta(like), **at)
-        )
+        theorem = functools.partial(theory.ef14, problem, scheme.compressor.delta(like))
     else:
-        bound = _informative(
-            problem,
-            lambda **at: theory.dcgd(problem, compressor.omega(like), shared=scheme.shared, **at),
-        )
-    return _row(
-        'distributed', scheme, gz.Constant(0), bound, lambda key: scheme.exchange(AXIS, key)
-    )
+        omega = scheme.compressor.omega(like)
+        theorem = functools.partial(theory.dcgd, problem, omega, shared=scheme.shared)
+    before = functools.partial(scheme.exchange, AXIS)
+    return _row(problem, 'distributed', scheme, NOW, theorem, before)
 
 
 def _stale(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay) -> Row:
@@ -188,36 +179,38 @@ def _stale(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay)
         step = min(late, lossy)
         return Row('stale', scheme, model, None, step, False, problem.n, _chain(before, step))
     omega = scheme.compressor.omega(like)
-    bound = _informative(problem, lambda **at: theory.stale(problem, omega, model.bound, **at))
-    return _row('stale', scheme, model, bound, before)
+    theorem = functools.partial(theory.stale, problem, omega, model.bound)
+    return _row(problem, 'stale', scheme, model, theorem, before)
 
 
 def _q_iag(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay) -> Row:
     """Theorem T2; without compression T1, which allows any late gradients. Workers take turns."""
-    omega = scheme.compressor.omega(like)
-    messages = problem.n / (model.bound + 1)
-    if omega:
-        bound = _informative(
-            problem, lambda **at: theory.q_iag(problem, omega, model.bound, messages=messages, **at)
-        )
-    else:
-        bound = _informative(problem, lambda **at: theory.stale(problem, 0.0, model.bound, **at))
-        bound = (dataclasses.replace(bound[0], messages=messages), bound[1])
-    return _row(
-        'Q-IAG', scheme, model, bound, lambda key: gz.iag(scheme.compressor, AXIS, model, key=key)
-    )
+    omega, messages = scheme.compressor.omega(like), problem.n / (model.bound + 1)
+
+    def theorem(**at: Any) -> theory.Bound:
+        if omega:
+            return theory.q_iag(problem, omega, model.bound, messages=messages, **at)
+        bound = theory.stale(problem, 0.0, model.bound, **at)
+        return dataclasses.replace(bound, messages=messages)
+
+    def before(key: Key) -> optax.GradientTransformation:
+        return gz.iag(scheme.compressor, AXIS, model, key=key)
+
+    return _row(problem, 'Q-IAG', scheme, model, theorem, before)
 
 
 def _row(
+    problem: theory.Problem,
     algorithm: Algorithm,
     scheme: Scheme,
     model: gz.Delay,
-    found: tuple[theory.Bound, bool],
+    theorem: Callable[..., theory.Bound],
     before: Callable[[Key], optax.GradientTransformation],
 ) -> Row:
-    bound, shortened = found
-    make = _chain(before, bound.step_size)
-    return Row(algorithm, scheme, model, bound, bound.step_size, shortened, bound.messages, make)
+    """The row at the step-size of its theorem."""
+    bound, shortened = _informative(problem, theorem)
+    step, make = bound.step_size, _chain(before, bound.step_size)
+    return Row(algorithm, scheme, model, bound, step, shortened, bound.messages, make)
 
 
 def _chain(

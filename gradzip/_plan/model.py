@@ -31,7 +31,7 @@ class Host(NamedTuple):
 
 RING = Host()  # both directions of a link at the same time, as NCCL and TPU meshes do it
 
-# gloo over TCP, as `python -m experiments.network` measures it. Each side sends a payload only after
+# gloo over TCP, as `python -m experiments.network` measures it. Each side sends a payload only when
 # the other side has announced that it expects one, and the announcement queues behind what its
 # sender has begun to send. So the two directions of a link take turns, except in an all-reduce,
 # which sends small pieces.

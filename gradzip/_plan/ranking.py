@@ -49,8 +49,8 @@ class Plan:
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
-      >>> found = gz.plan(
-      ...     jnp.zeros(10_000), workers=4, link='1Mbit', schemes={'sign': gz.ScaledSign()}, costs=0)
+      >>> signs = {'sign': gz.ScaledSign()}
+      >>> found = gz.plan(jnp.zeros(10_000), workers=4, link='1Mbit', schemes=signs, costs=0)
       >>> found.best.scheme, found.best.sent
       ('sign', 4608)
       >>> found.at('10Gbit', compute='1s').best.scheme
@@ -114,7 +114,8 @@ class Plan:
                 f'Take {best.scheme}: {duration(best.step)} a step where the {EXACT} takes '
                 f'{duration(exact.step)}, {best.speedup:.3g} times faster.',
                 'A biased or coarse message can need more steps to the same loss: compare a short '
-                f'run. It may need up to {best.speedup:.3g} times as many and still be there first.',
+                f'run. It may need up to {best.speedup:.3g} times as many and still be there '
+                'first.',
             ]
         near = f'is within {fastest.speedup - 1:.1%} of the fastest'
         why = 'is the fastest' if fastest is exact else near
