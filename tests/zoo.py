@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optax
+import pytest
 
 import gradzip as gz
 
@@ -104,6 +105,7 @@ ROWS: dict[str, Row] = {
         gz.RandK(0.2) >> gz.QSGD(7),
         omega=5 * (1 + 199**0.5 / 14) - 1,
         bits=0.2 * (4 + 32 / 256),
+        variant=True,
     ),
     'bernoulli >> ternary': Row(
         gz.Bernoulli(0.5) >> gz.Ternary('max'),
@@ -228,6 +230,14 @@ TRANSFORMATIONS = _transformation_rows(REDUCER_ROWS)
 COMPRESSORS: dict[str, gz.Compressor] = {n: r.scheme for n, r in rows_of(gz.Compressor).items()}
 REDUCERS: dict[str, gz.Reducer] = {n: r.scheme for n, r in REDUCER_ROWS.items()}
 DELAYS: dict[str, gz.Delay] = {n: r.scheme for n, r in rows_of(gz.Delay).items()}
+
+
+def slow_unless_representative(rows: dict[str, Row]) -> list:
+    """The names of all rows, as parameters of a test; CI alone runs those of the others."""
+    return [
+        pytest.param(name, marks=() if row.representative else pytest.mark.slow)
+        for name, row in rows.items()
+    ]
 
 
 def representatives(rows: dict[str, Row]) -> dict[str, Row]:
