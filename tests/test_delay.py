@@ -10,6 +10,8 @@ from tests import reference
 from tests.mappers import AXIS
 from tests.test_reference import workers_run
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 
 def alone(tx, gradients):
     state, out = tx.init(jnp.asarray(gradients[0])), []

@@ -10,6 +10,8 @@ from tests import reference
 from tests.mappers import AXIS
 from tests.test_reference import decoded, workers_run
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 MODELS = {'cyclic': gz.Cyclic(3), 'constant': gz.Constant(2), 'uniform': gz.Uniform(3)}
 
 

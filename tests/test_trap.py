@@ -11,6 +11,8 @@ import pytest
 import gradzip as gz
 from tests.mappers import AXIS, P, map_step, mesh_of, start, train_step
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 VERBS = {
     'compress': lambda axis: gz.compress(gz.TopK(0.5), axis),
     'error_feedback': lambda axis: gz.error_feedback(gz.TopK(0.5), axis),

@@ -9,6 +9,8 @@ import pytest
 import gradzip as gz
 from tests.mappers import AXIS, MAPPERS, adam, map_step, start
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 GRADS = jnp.arange(24.0).reshape(2, 12) - 7.0
 
 
@@ -72,6 +74,7 @@ def test_every_gives_inner_the_mean_gradient():
     np.testing.assert_allclose(updates, 2 * GRADS.mean(0), rtol=1e-6)
 
 
+@pytest.mark.usefixtures('full_compilation')
 def test_every_sends_nothing_on_off_steps():
     """The collective is in one branch of a conditional, which the compiled program keeps."""
     tx = gz.every(gz.compress(gz.TopK(0.2), AXIS), 4, AXIS)
