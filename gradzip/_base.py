@@ -21,6 +21,12 @@ A compressor states the constants that the theory needs: `omega` if it is unbias
 E|Q(x) - x|^2 <= omega |x|^2; `delta` if it is contractive, E|C(x) - x|^2 <= (1 - delta) |x|^2.
 A memory needs a contractive compressor. `Compressor.contractive` returns one for a compressor that
 is only unbiased: Q / (1 + omega), or a least-squares scale, which is never worse.
+
+Subnormal numbers (below 2^-126 in float32) count as zero in arithmetic on CPU and TPU; XLA keeps
+them on GPU unless `xla_gpu_ftz` is set. The laws hold up to that: a sum such as gradient + memory,
+a scale, a mean over workers and a remainder x - decode(payload) each lose less than 2^-126 an
+entry. Compressors that keep entries as they are (`TopK`, `BlockTopK`, `Threshold`, `Energy`) copy
+them without arithmetic, so what they send and what remains add up to x exactly on every platform.
 """
 
 from __future__ import annotations

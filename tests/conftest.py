@@ -1,16 +1,35 @@
 """Eight CPU devices, no silent promotion, and every warning is an error."""
 
 import os
+import pathlib
 
-os.environ['JAX_PLATFORMS'] = 'cpu'  # libtpu is installed beside us, to compile for, not to run on
+os.environ['JAX_PLATFORMS'] = 'cpu'  # libtpu may be installed, to compile for TPU, not to run on it
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
 
+ROOT = pathlib.Path(__file__).parent.parent
+
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_threefry_partitionable', True)
+
+# Compiling takes most of the time of the suite, so programs are kept on disk from run to run.
+# `pytest --cache-clear` removes them.
+if not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', str(ROOT / '.pytest_cache/d/jax'))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+# The suite draws the same examples in every run. `HYPOTHESIS_PROFILE=long python -m pytest`, or
+# `--hypothesis-profile=long`, draws new ones, and more.
+hypothesis.settings.register_profile(
+    'repeatable', derandomize=True, database=None, deadline=None, max_examples=25
+)
+hypothesis.settings.register_profile('long', database=None, deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 
 
 @pytest.fixture
@@ -18,6 +37,23 @@ def x64():
     """Sixty-four bits for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope='module')
+def fast_compilation():
+    """XLA optimizes little, for modules that judge numbers and not compiled programs."""
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture
+def full_compilation():
+    """XLA optimizes as it does for users, for one test in a module of fast compilation."""
+    before = jax.config.read('jax_disable_most_optimizations')
+    jax.config.update('jax_disable_most_optimizations', False)
+    yield
+    jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture(scope='session')

@@ -9,6 +9,8 @@ import pytest
 import gradzip as gz
 from tests.mappers import AXIS, mesh_of, train
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 PARAMS = {'w': jnp.zeros((5, 3)), 'b': jnp.zeros(3)}
 X = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
 BATCH = X[:, :5], X[:, 5:]

@@ -9,6 +9,9 @@ import gradzip as gz
 from tests import reference
 from tests.mappers import AXIS
 from tests.test_reference import workers_run
+from tests.zoo import DELAYS
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def alone(tx, gradients):
@@ -29,10 +32,10 @@ def test_constant(tau, model):
     np.testing.assert_allclose(updates.astype(np.float64).sum(0) + kept, gs.sum(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize('bound', [0, 1, 5])
-def test_uniform_uses_the_draws_that_the_model_tells(bound):
+@pytest.mark.parametrize('model', [*DELAYS.values(), gz.Uniform(0), gz.Uniform(1)], ids=repr)
+def test_every_model_uses_the_delays_that_it_tells(model):
     gs = np.random.default_rng(0).normal(size=(14, 3, 2)).astype(np.float32)
-    model, key = gz.Uniform(bound), jax.random.key(4)
+    key = jax.random.key(4)
     tx = gz.delay(model, AXIS, key=key)
     specs = gz.state_specs(jax.eval_shape(tx.init, jnp.zeros(2)), 0, None)
     state = jax.vmap(lambda _: tx.init(jnp.zeros(2)), out_axes=specs, axis_name=AXIS)(jnp.arange(3))
@@ -41,13 +44,21 @@ def test_uniform_uses_the_draws_that_the_model_tells(bound):
     for g in gs:
         update, state = mapped(jnp.asarray(g), state)
         out.append(update)
-    draws = np.array(
-        [[int(model.steps(key, jnp.int32(t), jnp.int32(w))) for w in range(3)] for t in range(14)]
-    )
-    assert draws.max() == bound
-    assert draws.min() == 0
-    assert bound == 0 or (draws[:, 0] != draws[:, 1]).any()
-    np.testing.assert_array_equal(np.stack(out), reference.drawn_delay(gs, draws))
+    steps = jax.vmap(jax.vmap(model.steps, (None, None, 0)), (None, 0, None))
+    delays = np.asarray(steps(key, jnp.arange(14), jnp.arange(3)))
+    assert delays.max() == model.bound
+    assert delays.min() >= 0
+    if model.cold:  # zeros until the first gradient arrives
+        expected = np.stack([reference.constant_delay(gs[:, w], model.bound) for w in range(3)], 1)
+    else:
+        expected = reference.drawn_delay(gs, delays)
+    np.testing.assert_array_equal(np.stack(out), expected)
+
+
+def test_workers_draw_delays_of_their_own():
+    steps = jax.vmap(gz.Uniform(5).steps, (None, None, 0))
+    delays = np.asarray(steps(jax.random.key(4), jnp.int32(3), jnp.arange(20)))
+    assert len(np.unique(delays)) > 1
 
 
 def test_delayed_gradients_are_compressed_when_they_are_used():

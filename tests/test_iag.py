@@ -9,8 +9,9 @@ import gradzip as gz
 from tests import reference
 from tests.mappers import AXIS
 from tests.test_reference import decoded, workers_run
+from tests.zoo import DELAYS
 
-MODELS = {'cyclic': gz.Cyclic(3), 'constant': gz.Constant(2), 'uniform': gz.Uniform(3)}
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 def expected_messages(compressor, gradients, key):
@@ -23,7 +24,7 @@ def expected_messages(compressor, gradients, key):
     return out
 
 
-@pytest.mark.parametrize('model', MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize('model', DELAYS.values(), ids=DELAYS)
 @pytest.mark.parametrize('compressor', [gz.Identity(), gz.QSGD(3), gz.Bernoulli(0.5)], ids=repr)
 def test_it_is_the_table_of_messages(model, compressor):
     gs = np.random.default_rng(0).normal(size=(11, 3, 20))

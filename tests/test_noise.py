@@ -11,6 +11,8 @@ import pytest
 
 from gradzip import _noise as noise
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 N = 1 << 18
 ALARM = 5.5
 LAGS = (1, 2, 3, 7, 31, 32, 127, 256, 1024, 4096, 65536)

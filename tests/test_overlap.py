@@ -102,7 +102,7 @@ def compile_step(late, mesh, options=None, scheme=TOP):
 
 
 @pytest.mark.parametrize('late', [False, True])
-@pytest.mark.parametrize('platform', ['cpu', 'tpu'])
+@pytest.mark.parametrize('platform', ['cpu', pytest.param('tpu', marks=pytest.mark.slow)])
 def test_the_exchange_of_a_late_gradient_waits_for_no_product(platform, late, request):
     mesh = mesh_of(8) if platform == 'cpu' else request.getfixturevalue('tpu_mesh')
     before, beside = products_before_and_beside(compile_step(late, mesh))
@@ -111,6 +111,7 @@ def test_the_exchange_of_a_late_gradient_waits_for_no_product(platform, late, re
         assert beside == (PRODUCTS if late else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scheme', [gz.Identity(), gz.TwoShot(gz.QSGD(7))], ids=repr)
 def test_other_collectives_are_free_too(scheme, tpu_mesh):
     """Whether they are overlapped is the compiler's choice; a gather, also the second one, is."""
@@ -119,6 +120,7 @@ def test_other_collectives_are_free_too(scheme, tpu_mesh):
     assert beside == PRODUCTS or isinstance(scheme, gz.Identity)
 
 
+@pytest.mark.slow
 def test_without_its_pass_the_exchange_is_one_instruction(tpu_mesh):
     """What TPU does by default has a name: free to overlap, but not overlapped."""
     options = {'xla_tpu_enable_async_collective_fusion': 'false'}

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from gradzip._base import like_of
 from gradzip._packing import from_buffer, pack, to_buffer, unpack, words_for
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 @pytest.mark.parametrize('bits', [1, 2, 3, 4, 5, 8, 12, 16, 31, 32])
@@ -40,7 +42,6 @@ DTYPES = [
 ]
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(DTYPES), st.sampled_from([(), (0,), (1,), (3,), (5, 7), (2, 0)])),

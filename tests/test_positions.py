@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from gradzip import _positions as positions
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 encode = jax.jit(positions.encode, static_argnums=1)
 decode = jax.jit(positions.decode, static_argnums=(1, 2))
@@ -60,7 +62,6 @@ def test_they_come_back_wherever_they_are(count, size):
             check(draw(count, size, seed), size)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from([1, 2, 5, 31, 32, 33, 97]).flatmap(
         lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))

@@ -10,6 +10,8 @@ from gradzip._base import like_of
 from gradzip._reducers.powersgd import _orthonormal
 from tests.mappers import AXIS
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 DRAW = np.random.default_rng(0)
 GAUSSIAN = DRAW.normal(size=(12, 3))
 MATRICES = {

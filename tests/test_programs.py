@@ -10,6 +10,8 @@ from flax import nnx
 import gradzip as gz
 from tests.mappers import adam
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 P = jax.P
 
 

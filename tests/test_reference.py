@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given
 
 import gradzip as gz
 from gradzip import _noise as noise
@@ -14,6 +14,8 @@ from gradzip._base import like_of
 from tests import reference
 from tests.arrays import flushed, vectors
 from tests.mappers import AXIS
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -25,8 +27,8 @@ def decoded(compressor, x, key):
     return np.asarray(roundtrip(compressor, x, key))
 
 
-@settings(max_examples=40, deadline=None)
 @given(x=vectors())
+@example(x=np.full(33, 1e-45, np.float32))  # subnormal, so an addition on CPU would give zeros
 def test_top_k(x):
     expected = reference.top_k(x.ravel(), int(np.ceil(round(0.3 * x.size, 6)))).reshape(x.shape)
     np.testing.assert_array_equal(decoded(gz.TopK(0.3), x, jax.random.key(0)), expected)
@@ -48,8 +50,8 @@ def test_top_k_takes_nan_first_then_infinity_and_breaks_ties_by_index(x):
     )
 
 
-@settings(max_examples=40, deadline=None)
 @given(x=vectors())
+@example(x=np.full(33, 1e-45, np.float32))
 def test_block_top_k(x):
     for k, block in ((1, 1), (3, 8), (8, 8), (5, 64)):
         expected = reference.block_top_k(x.ravel(), k, block).reshape(x.shape)
@@ -61,7 +63,6 @@ def places(capacity, x):
     return int(np.ceil(round(capacity * x.size, 6)))
 
 
-@settings(max_examples=40, deadline=None)
 @given(x=vectors())
 def test_threshold(x):
     x = np.float32(flushed(x))
@@ -71,10 +72,10 @@ def test_threshold(x):
         np.testing.assert_array_equal(got, expected)
 
 
-@settings(max_examples=40, deadline=None)
 @given(x=vectors())
 def test_energy(x):
     """The same entries, but where the share is reached within the margin for rounding."""
+    x = np.float32(flushed(x))
     for share, capacity in ((0.5, 0.2), (0.7, 1.0), (1.0, 1.0)):
         got = decoded(gz.Energy(share, capacity), x, jax.random.key(0))
         room = places(capacity, x)
@@ -180,6 +181,8 @@ def test_large_leaves_in_two_pieces(size):
     np.testing.assert_array_equal(decoded(gz.Natural(), x, key)[-100:], expected)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures('full_compilation')
 @pytest.mark.parametrize('scheme', [gz.QSGD(7), gz.Int(4), gz.ScaledSign(), gz.OneBit()], ids=repr)
 @pytest.mark.parametrize('size', [10_000_000, 9_999_999])
 def test_a_step_of_memory_stores_no_copy_of_a_large_leaf(scheme, size):
@@ -231,7 +234,6 @@ def test_what_exceeds_the_room_is_lost_not_misplaced():
     np.testing.assert_array_equal(got, [1, 2, 0, 0, 0])
 
 
-@settings(max_examples=30, deadline=None)
 @given(x=vectors())
 def test_scaled_sign(x):
     if x.size:
@@ -275,6 +277,7 @@ def test_one_bit(size, block):
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+@pytest.mark.usefixtures('full_compilation')  # the optimizer is what would take it for nothing
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'float8_e4m3fn', 'float8_e5m2'])
 @pytest.mark.parametrize('size', [1e-30, 1.0, 1e37])
 def test_cast_rounds_to_the_nearest_and_something_is_lost(dtype, size):

@@ -8,6 +8,8 @@ import pytest
 from gradzip._kernels import rows
 from tests.test_selection import INPUTS, map_with, reference
 
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
 top_k = jax.jit(rows.top_k, static_argnums=(1, 2))
 CASES = [(1024, 10), (1024, 40), (4096, 60), (96, 3), (64, 4), (33, 5), (32, 32), (16, 1)]
 
@@ -77,8 +79,10 @@ def test_mappers(mapper, block):
         np.testing.assert_array_equal(one, expected(x, block, 4))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures('full_compilation')
 @pytest.mark.parametrize(('block', 'k'), [(1024, 10), (4096, 64), (64, 4), (1000, 10)])
-def test_memory(block, k):
+def test_the_temporaries_of_ten_million_entries_are_small(block, k):
     x = jax.ShapeDtypeStruct((10_000_000,), jnp.float32)
     compiled = jax.jit(rows.top_k, static_argnums=(1, 2)).lower(x, block, k).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 32 << 20

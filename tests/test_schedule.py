@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import gradzip as gz
 from tests.mappers import AXIS
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 PARTS = (gz.Gather(gz.RandK(0.3)), gz.Sum(gz.RandK(0.3)), gz.TopK(0.2))
 STEPS = (2, 3, 3)

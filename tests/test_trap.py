@@ -5,21 +5,16 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import gradzip as gz
 from tests.mappers import AXIS, P, map_step, mesh_of, start, train_step
+from tests.zoo import TRANSFORMATIONS, representatives
 
-VERBS = {
-    'compress': lambda axis: gz.compress(gz.TopK(0.5), axis),
-    'error_feedback': lambda axis: gz.error_feedback(gz.TopK(0.5), axis),
-    'ef21': lambda axis: gz.ef21(gz.TopK(0.5), axis),
-    'delay': lambda axis: gz.delay(2, axis),
-    'every': lambda axis: gz.every(optax.sgd(1.0), 2, axis),
-    'per_worker': lambda axis: gz.per_worker(optax.trace(0.9), axis),
-    'participate': lambda axis: gz.participate(1, axis, key=0),
-}
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
+# One row for each verb and wrapper: which reducer exchanges makes no difference to the check.
+NAMES = [*representatives(TRANSFORMATIONS), 'compress gather topk', 'ef21 gather topk']
 MESSAGE = (
     r"The gradient at \"\['w'\]\" is the same on every worker of 'data', so there is nothing to "
     r'exchange\.\nInside shard_map, jax\.grad sums over workers by itself: differentiate with '
@@ -35,31 +30,36 @@ def all_but_w(params):
     return {'unused': gz.localize(params['unused'], AXIS), 'w': params['w']}
 
 
-def gradient_inside(tx, grad_of, jit, mesh=None, axis=AXIS):
+def gradient_inside(tx, grad_of, mesh=None, axis=AXIS):
+    """The shapes of the updates of all workers: the check is made while tracing."""
     mesh = mesh or mesh_of(2)
     params = {'w': jnp.ones(3), 'unused': jnp.ones(2)}
 
-    def worker(params, batch):
+    specs = gz.state_specs(jax.eval_shape(tx.init, params))
+
+    def worker(params, state, batch):
         grads = jax.grad(loss)(grad_of(params), batch)
-        return jax.tree.map(lambda u: u[None], tx.update(grads, tx.init(params))[0])
+        return jax.tree.map(lambda u: u[None], tx.update(grads, state, params)[0])
 
+    init = jax.shard_map(tx.init, mesh=mesh, in_specs=P(), out_specs=specs)
     step = jax.shard_map(
-        worker, mesh=mesh, in_specs=(P(), P(axis)), out_specs=P(axis), check_vma=True
+        worker, mesh=mesh, in_specs=(P(), specs, P(axis)), out_specs=P(axis), check_vma=True
     )
-    return (jax.jit(step) if jit else step)(params, jnp.ones((mesh.size, 3)))
+    batch = jnp.ones((mesh.size, 3))
+    return jax.eval_shape(lambda: step(params, init(params), batch))
 
 
-@pytest.mark.parametrize('jit', [False, True])
-@pytest.mark.parametrize('verb', VERBS)
-def test_it_is_caught(verb, jit):
+@pytest.mark.parametrize('name', NAMES)
+def test_it_is_caught(name):
     with pytest.raises(ValueError, match='the same on every worker') as error:
-        gradient_inside(VERBS[verb](AXIS), all_but_w, jit)
+        gradient_inside(TRANSFORMATIONS[name].scheme(AXIS), all_but_w)
     assert re.search(MESSAGE, str(error.value)), error.value
 
 
-@pytest.mark.parametrize('verb', VERBS)
-def test_localize_avoids_it_unused_leaves_included(verb):
-    out = gradient_inside(VERBS[verb](AXIS), lambda p: gz.localize(p, AXIS), True)
+@pytest.mark.parametrize('name', NAMES)
+def test_localize_avoids_it_unused_leaves_included(name):
+    tx = TRANSFORMATIONS[name].scheme(AXIS)
+    out = gradient_inside(tx, lambda p: gz.localize(p, AXIS))
     assert out['unused'].shape[-1] == 2
 
 
@@ -68,8 +68,8 @@ def test_a_tuple_of_axes_must_be_localized_over_each():
     both = ('node', 'gpu')
     tx = gz.error_feedback(gz.TopK(0.5), both)
     with pytest.raises(ValueError, match="same on every worker of 'gpu'"):
-        gradient_inside(tx, lambda p: gz.localize(p, 'node'), True, mesh, both)
-    out = gradient_inside(tx, lambda p: gz.localize(p, both), True, mesh, both)
+        gradient_inside(tx, lambda p: gz.localize(p, 'node'), mesh, both)
+    out = gradient_inside(tx, lambda p: gz.localize(p, both), mesh, both)
     assert out['w'].shape == (8, 3)
 
 
@@ -96,14 +96,14 @@ def test_where_nothing_is_tracked_gradients_are_local_already(mapper):
 def test_a_memory_without_an_axis_is_refused_where_gradients_differ():
     tx = gz.error_feedback(gz.TopK(0.5))
     with pytest.raises(ValueError, match="pass axis_name='data'"):
-        gradient_inside(tx, lambda p: gz.localize(p, AXIS), True)
+        gradient_inside(tx, lambda p: gz.localize(p, AXIS))
 
 
 @pytest.mark.parametrize('make', [lambda: gz.delay(2), lambda: gz.error_feedback(gz.TopK(0.5))])
 def test_but_not_inside_per_worker(make):
     """There the memory is the worker's own."""
     tx = gz.per_worker(make(), AXIS)
-    out = gradient_inside(tx, lambda p: gz.localize(p, AXIS), True)
+    out = gradient_inside(tx, lambda p: gz.localize(p, AXIS))
     assert out['w'].shape == (2, 3)
 
 

@@ -1,146 +1,49 @@
-"""THE table: every compressor, reducer and transformation, and what each promises.
+"""The table of everything that the tests run over: one row for each algorithm.
 
-The laws, the contracts, the parity of the mappers and the byte counts run over it. Whoever adds an
-algorithm adds a row here, and nothing else in the tests.
+A row holds a compressor, a reducer, a delay model or a function that makes a transformation, and
+what it promises. The laws, the contracts, the traps, the mappers, the byte counts and the errors
+follow from the rows. A new algorithm needs its file, its line in `gradzip/__init__.py` and a row
+here; `test_zoo.py` fails without the row.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import optax
+import pytest
 
 import gradzip as gz
 
-# name -> compressor. Between them they cover what a class can be: linear or not, random or not,
-# unbiased or contractive, one scale or many, codes of 1, 2, 3, 4, 8 bits, composed once and twice.
-COMPRESSORS: dict[str, gz.Compressor] = {
-    'identity': gz.Identity(),
-    'topk': gz.TopK(0.1),
-    'topk plain': gz.TopK(0.1, indices='plain'),
-    'topk all': gz.TopK(1.0),
-    'blocktopk': gz.BlockTopK(3, 16),
-    'threshold': gz.Threshold(0.4, capacity=0.3),
-    'energy': gz.Energy(0.6, capacity=0.7),
-    'dct': gz.DCT(gz.BlockTopK(3, 16), 16),
-    'induced': gz.Induced(gz.TopK(0.1), gz.QSGD(7)),
-    'randk': gz.RandK(0.2),
-    'randblock': gz.RandBlock(0.3),
-    'bernoulli': gz.Bernoulli(0.2),
-    'qsgd 4 bits': gz.QSGD(7),
-    'qsgd 3 bits': gz.QSGD(3, block=8),
-    'qsgd 8 bits': gz.QSGD(127, block=64),
-    'qsgd l2': gz.QSGD(4, block=None, norm='l2'),
-    'ternary l2': gz.Ternary('l2'),
-    'ternary max': gz.Ternary('max'),
-    'scaled sign': gz.ScaledSign(),
-    'natural': gz.Natural(),
-    'one bit': gz.OneBit(),
-    'int nearest': gz.Int(4, rounding='nearest'),
-    'cast': gz.Cast('float8_e4m3fn'),
-    'rotated': gz.Rotated(gz.QSGD(7)),
-    'eden': gz.EDEN(2),
-    'weighted bernoulli': gz.WeightedBernoulli(0.2),
-    'topk >> qsgd': gz.TopK(0.1) >> gz.QSGD(7),
-    'topk >> sign': gz.TopK(0.1) >> gz.ScaledSign(),
-    'randk >> qsgd': gz.RandK(0.2) >> gz.QSGD(7),
-    'bernoulli >> ternary': gz.Bernoulli(0.5) >> gz.Ternary('max'),
-    'topk >> randk >> sign': gz.TopK(0.5) >> gz.RandK(0.5) >> gz.ScaledSign(),
-}
-
-CAP = 601  # room for the values of Bernoulli(0.5) on 1000 entries
-
-# What each states for a leaf of 1000 entries: (omega, delta), worked out by hand from the papers.
-CONSTANTS: dict[str, tuple[float | None, float | None]] = {
-    'identity': (0.0, 1.0),
-    'topk': (None, 0.1),
-    'topk plain': (None, 0.1),
-    'topk all': (None, 1.0),
-    'blocktopk': (None, 3 / 16),
-    'threshold': (None, 1 / (1 + 999 * 0.4**2)),
-    'energy': (None, 0.6),
-    'dct': (None, 3 / 16),
-    'induced': (0.9 * 255**0.5 / 14, None),
-    'randk': (4.0, None),
-    'randblock': (3.0, None),  # four blocks of 300, the last one short
-    'bernoulli': (4.0, None),
-    'qsgd 4 bits': (255**0.5 / 14, None),
-    'qsgd 3 bits': (7 / 36, None),
-    'qsgd 8 bits': (63 / (4 * 127**2), None),
-    'qsgd l2': (1000**0.5 / 4, None),
-    'ternary l2': (1000**0.5 - 1, None),
-    'ternary max': ((1000**0.5 - 1) / 2, None),
-    'scaled sign': (None, 0.001),
-    'natural': (1 / 8, None),
-    'one bit': (None, 0.001),
-    'int nearest': (None, 1 / (1 + 63 / 196)),
-    'cast': (None, 1 - 2**-8 - 1000 * 2**-26),
-    'rotated': (255**0.5 / 14, None),  # 1024 entries with the padding
-    'eden': (None, None),
-    'weighted bernoulli': (4.0, None),
-    'topk >> qsgd': (None, 0.1 * (1 - 99 / 196)),  # 100 values in one block
-    'topk >> sign': (None, 0.1 / 100),
-    'randk >> qsgd': (5 * (1 + 199**0.5 / 14) - 1, None),  # 200 values in one block
-    'bernoulli >> ternary': (2 * (1 + (CAP**0.5 - 1) / 2) - 1, None),
-    'topk >> randk >> sign': (None, None),
-}
-
-# What each sends of a leaf of 100 000 entries: bits an entry, by its description.
-BITS: dict[str, float] = {
-    'identity': 32,
-    'topk': 0.1 * (32 + 5.25),
-    'topk plain': 0.1 * 64,
-    'topk all': 33,
-    'blocktopk': 3 / 16 * (32 + 4),
-    'threshold': 0.3 * 32 + 1,
-    'energy': 0.7 * 32 + 1,
-    'dct': 3 / 16 * (32 + 4),
-    'induced': 0.1 * (32 + 5.25) + 4 + 32 / 256,
-    'randk': 0.2 * 32,
-    'randblock': 0.3 * 32,
-    'bernoulli': 0.2 * 32 * 1.045,
-    'qsgd 4 bits': 4 + 32 / 256,
-    'qsgd 3 bits': 3 + 32 / 8,
-    'qsgd 8 bits': 8 + 32 / 64,
-    'qsgd l2': 4,
-    'ternary l2': 2,
-    'ternary max': 2,
-    'scaled sign': 1,
-    'topk >> qsgd': 0.1 * (5.25 + 4 + 32 / 256),
-    'topk >> sign': 0.1 * (5.25 + 1),
-    'natural': 9,
-    'one bit': 1,
-    'int nearest': 4 + 32 / 64,
-    'cast': 8,
-    'rotated': (4 + 32 / 256) * 1.024,  # 25 blocks of 4096
-    'eden': (2 + 32 / 4096) * 1.024,
-    'weighted bernoulli': 0.2 * 36.2 * 1.046,
-    'randk >> qsgd': 0.2 * (4 + 32 / 256),
-    'bernoulli >> ternary': 0.5 * 2 * 1.02,
-    'topk >> randk >> sign': 1 + 0.25,  # half of all: a bit for every entry
-}
-
-# Further settings of a class, and of what is composed: other laws as compressors, but the same way
-# over a wire and into a state as those that are named above.
-SETTINGS = (
-    *('topk all', 'qsgd 3 bits', 'qsgd 8 bits', 'qsgd l2', 'ternary l2', 'topk >> sign'),
-    *('bernoulli >> ternary', 'topk >> randk >> sign'),
-)
-
-REDUCERS: dict[str, gz.Reducer] = {
-    **{f'gather {name}': gz.Gather(c) for name, c in COMPRESSORS.items() if name not in SETTINGS},
-    **{f'sum {name}': gz.Sum(c) for name, c in COMPRESSORS.items() if c.linear},
-    'powersgd': gz.PowerSGD(2, min_rate=1),
-    'two shot qsgd': gz.TwoShot(gz.QSGD(7)),
-    'schedule': gz.Schedule((gz.Identity(), gz.PowerSGD(2, min_rate=1), gz.TopK(0.2)), (3, 7)),
-    'two shot topk, sign': gz.TwoShot(gz.TopK(0.5), gz.ScaledSign()),
-}
+Make = Callable[[str | None], optax.GradientTransformation]
 
 
-class Transformation(NamedTuple):
-    """How to make it for an axis (None for one worker), and what it does to the axis."""
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One algorithm with the constants that it must state and the tests that it goes through.
 
-    make: Callable[[str | None], optax.GradientTransformation]
-    exchanges: bool = True  # updates are the same on every worker afterwards
+    Args:
+      scheme: a compressor, a reducer, a delay model, or a function from the name of an axis (None
+        for one worker) to a transformation.
+      omega: of a compressor, for a leaf of 1000 entries, worked out by hand from the paper; None if
+        it must state none.
+      delta: the same for its contraction.
+      bits: of a compressor, sent for each entry of a leaf of 100 000, from its description.
+      variant: a compressor with another setting or composition, which passes the laws for
+        compressors, but travels and is remembered as another row.
+      representative: stands for the rows of the same structure in tests that compile for long, such
+        as training under every mapper.
+      exchanges: the updates of a transformation are the same on every worker.
+      needs_axis: a transformation that does not exist for one worker.
+    """
+
+    scheme: Any
+    omega: float | None = None
+    delta: float | None = None
+    bits: float | None = None
+    variant: bool = False
+    representative: bool = False
+    exchanges: bool = True
     needs_axis: bool = False
 
 
@@ -148,20 +51,87 @@ def _routed(leaf) -> gz.Compressor | gz.Reducer:
     return gz.PowerSGD(2) if leaf.ndim == 2 else gz.TopK(0.5) if leaf.size > 2 else gz.Identity()
 
 
-TRANSFORMATIONS: dict[str, Transformation] = {
-    **{
-        f'{verb.__name__} {name}': Transformation(
-            lambda axis, verb=verb, reducer=reducer: verb(reducer, axis, key=0)
-        )
-        for verb, reducers in (
-            (gz.compress, REDUCERS),
-            (gz.error_feedback, REDUCERS),
-            (gz.ef21, {k: REDUCERS[k] for k in ('gather topk', 'sum randk', 'powersgd')}),
-        )
-        for name, reducer in reducers.items()
-    },
-    'routed': Transformation(lambda axis: gz.error_feedback(_routed, axis)),
-    'measured': Transformation(
+CAPACITY = 601  # the places in a payload of Bernoulli(0.5) for 1000 entries
+
+ROWS: dict[str, Row] = {
+    # Compressors.
+    'identity': Row(gz.Identity(), omega=0.0, delta=1.0, bits=32),
+    'topk': Row(gz.TopK(0.1), delta=0.1, bits=0.1 * (32 + 5.25), representative=True),
+    'topk plain': Row(gz.TopK(0.1, indices='plain'), delta=0.1, bits=0.1 * 64),
+    'topk all': Row(gz.TopK(1.0), delta=1.0, bits=33, variant=True),
+    'blocktopk': Row(gz.BlockTopK(3, 16), delta=3 / 16, bits=3 / 16 * (32 + 4)),
+    'threshold': Row(
+        gz.Threshold(0.4, capacity=0.3), delta=1 / (1 + 999 * 0.4**2), bits=0.3 * 32 + 1
+    ),
+    'energy': Row(gz.Energy(0.6, capacity=0.7), delta=0.6, bits=0.7 * 32 + 1),
+    'dct': Row(gz.DCT(gz.BlockTopK(3, 16), 16), delta=3 / 16, bits=3 / 16 * (32 + 4)),
+    'induced': Row(
+        gz.Induced(gz.TopK(0.1), gz.QSGD(7)),
+        omega=0.9 * 255**0.5 / 14,
+        bits=0.1 * (32 + 5.25) + 4 + 32 / 256,
+    ),
+    'randk': Row(gz.RandK(0.2), omega=4.0, bits=0.2 * 32),
+    # four blocks of 300 entries, the last one short
+    'randblock': Row(gz.RandBlock(0.3), omega=3.0, bits=0.3 * 32),
+    'bernoulli': Row(gz.Bernoulli(0.2), omega=4.0, bits=0.2 * 32 * 1.045, representative=True),
+    'qsgd 4 bits': Row(gz.QSGD(7), omega=255**0.5 / 14, bits=4 + 32 / 256, representative=True),
+    'qsgd 3 bits': Row(gz.QSGD(3, block=8), omega=7 / 36, bits=3 + 32 / 8, variant=True),
+    'qsgd 8 bits': Row(
+        gz.QSGD(127, block=64), omega=63 / (4 * 127**2), bits=8 + 32 / 64, variant=True
+    ),
+    'qsgd l2': Row(gz.QSGD(4, block=None, norm='l2'), omega=1000**0.5 / 4, bits=4, variant=True),
+    'ternary l2': Row(gz.Ternary('l2'), omega=1000**0.5 - 1, bits=2, variant=True),
+    'ternary max': Row(gz.Ternary('max'), omega=(1000**0.5 - 1) / 2, bits=2),
+    'scaled sign': Row(gz.ScaledSign(), delta=0.001, bits=1),
+    'natural': Row(gz.Natural(), omega=1 / 8, bits=9),
+    'one bit': Row(gz.OneBit(), delta=0.001, bits=1),
+    'int nearest': Row(gz.Int(4, rounding='nearest'), delta=1 / (1 + 63 / 196), bits=4 + 32 / 64),
+    'cast': Row(gz.Cast('float8_e4m3fn'), delta=1 - 2**-8 - 1000 * 2**-26, bits=8),
+    # 1024 entries with the padding; 25 blocks of 4096 for the leaf of 100 000
+    'rotated': Row(gz.Rotated(gz.QSGD(7)), omega=255**0.5 / 14, bits=(4 + 32 / 256) * 1.024),
+    'eden': Row(gz.EDEN(2), bits=(2 + 32 / 4096) * 1.024),
+    'weighted bernoulli': Row(gz.WeightedBernoulli(0.2), omega=4.0, bits=0.2 * 36.2 * 1.046),
+    # 100 values in one block
+    'topk >> qsgd': Row(
+        gz.TopK(0.1) >> gz.QSGD(7),
+        delta=0.1 * (1 - 99 / 196),
+        bits=0.1 * (5.25 + 4 + 32 / 256),
+    ),
+    'topk >> sign': Row(
+        gz.TopK(0.1) >> gz.ScaledSign(), delta=0.1 / 100, bits=0.1 * (5.25 + 1), variant=True
+    ),
+    # 200 values in one block
+    'randk >> qsgd': Row(
+        gz.RandK(0.2) >> gz.QSGD(7),
+        omega=5 * (1 + 199**0.5 / 14) - 1,
+        bits=0.2 * (4 + 32 / 256),
+        variant=True,
+    ),
+    'bernoulli >> ternary': Row(
+        gz.Bernoulli(0.5) >> gz.Ternary('max'),
+        omega=2 * (1 + (CAPACITY**0.5 - 1) / 2) - 1,
+        bits=0.5 * 2 * 1.02,
+        variant=True,
+    ),
+    # half of all entries: the indices are one bit for every entry
+    'topk >> randk >> sign': Row(
+        gz.TopK(0.5) >> gz.RandK(0.5) >> gz.ScaledSign(), bits=1 + 0.25, variant=True
+    ),
+    # Reducers. Gather of every compressor and Sum of every linear one follow below.
+    'powersgd': Row(gz.PowerSGD(2, min_rate=1), representative=True),
+    'two shot qsgd': Row(gz.TwoShot(gz.QSGD(7)), representative=True),
+    'two shot topk, sign': Row(gz.TwoShot(gz.TopK(0.5), gz.ScaledSign())),
+    'schedule': Row(
+        gz.Schedule((gz.Identity(), gz.PowerSGD(2, min_rate=1), gz.TopK(0.2)), (3, 7)),
+        representative=True,
+    ),
+    # Delay models. `delay` and `iag` with each of them follow below.
+    'constant': Row(gz.Constant(3)),
+    'uniform': Row(gz.Uniform(3), representative=True),
+    'cyclic': Row(gz.Cyclic(3)),
+    # Transformations.
+    'routed': Row(lambda axis: gz.error_feedback(_routed, axis), representative=True),
+    'measured': Row(
         lambda axis: gz.error_feedback(
             gz.TopK(0.2),
             axis,
@@ -170,37 +140,106 @@ TRANSFORMATIONS: dict[str, Transformation] = {
             },
         )
     ),
-    'decayed': Transformation(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
-    'delay constant': Transformation(lambda axis: gz.delay(3, axis), exchanges=False),
-    'delay uniform': Transformation(
-        lambda axis: gz.delay(gz.Uniform(3), axis, key=1), exchanges=False
-    ),
-    'stale and compressed': Transformation(
+    'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
+    'stale and compressed': Row(
         lambda axis: optax.chain(
             gz.delay(2, axis), gz.error_feedback(gz.QSGD(7), axis, key=0), gz.compress(gz.TopK(0.5))
-        )
+        ),
+        representative=True,
     ),
-    'per_worker': Transformation(
+    'per_worker': Row(
         lambda axis: optax.chain(
             gz.per_worker(optax.trace(0.9), axis), gz.ef21(gz.TopK(0.2), axis)
         ),
         needs_axis=True,
+        representative=True,
     ),
-    'participate': Transformation(
+    'participate': Row(
         lambda axis: optax.chain(gz.participate(2, axis, key=0), gz.compress(gz.Identity(), axis)),
         needs_axis=True,
+        representative=True,
     ),
-    'iag cyclic': Transformation(lambda axis: gz.iag(gz.QSGD(7), axis, gz.Cyclic(4), key=0)),
-    'iag uniform': Transformation(
-        lambda axis: gz.iag(gz.Bernoulli(0.5), axis, gz.Uniform(2), key=0)
-    ),
-    'delay cyclic': Transformation(lambda axis: gz.delay(gz.Cyclic(3), axis), exchanges=False),
-    'every': Transformation(
+    'every': Row(
         lambda axis: gz.every(
             optax.chain(gz.error_feedback(gz.TopK(0.2), axis), optax.sgd(1.0)), 3, axis
-        )
+        ),
+        representative=True,
     ),
-    'skip_nonfinite': Transformation(
-        lambda axis: gz.skip_nonfinite(gz.error_feedback(gz.TopK(0.2), axis), axis)
+    'skip_nonfinite': Row(
+        lambda axis: gz.skip_nonfinite(gz.error_feedback(gz.TopK(0.2), axis), axis),
+        representative=True,
     ),
 }
+
+
+def rows_of(kind: type) -> dict[str, Row]:
+    """The rows whose scheme is of a class."""
+    return {name: row for name, row in ROWS.items() if isinstance(row.scheme, kind)}
+
+
+def _reducer_rows() -> dict[str, Row]:
+    compressors = rows_of(gz.Compressor).items()
+    gathers = {
+        f'gather {name}': Row(
+            gz.Gather(row.scheme), representative=row.representative and not row.scheme.linear
+        )
+        for name, row in compressors
+        if not row.variant
+    }
+    sums = {
+        f'sum {name}': Row(gz.Sum(row.scheme), representative=row.representative)
+        for name, row in compressors
+        if row.scheme.linear
+    }
+    return gathers | sums | rows_of(gz.Reducer)
+
+
+def _exchange(verb: Callable, scheme: gz.Reducer) -> Make:
+    return lambda axis: verb(scheme, axis, key=0)
+
+
+def _transformation_rows(reducers: dict[str, Row]) -> dict[str, Row]:
+    """Every reducer under every verb, every model under `delay` and `iag`, and the rest."""
+    rows = {}
+    for name, row in reducers.items():
+        rows[f'compress {name}'] = Row(_exchange(gz.compress, row.scheme))
+        rows[f'error_feedback {name}'] = Row(
+            _exchange(gz.error_feedback, row.scheme), representative=row.representative
+        )
+        if row.representative:  # what EF21 remembers does not depend on the reducer
+            rows[f'ef21 {name}'] = Row(
+                _exchange(gz.ef21, row.scheme), representative=name == 'powersgd'
+            )
+    for name, row in rows_of(gz.Delay).items():
+        model = row.scheme
+        rows[f'delay {name}'] = Row(
+            lambda axis, model=model: gz.delay(model, axis, key=1),
+            exchanges=False,
+            representative=row.representative,
+        )
+        rows[f'iag {name}'] = Row(
+            lambda axis, model=model: gz.iag(gz.QSGD(7), axis, model, key=0),
+            representative=row.representative,
+        )
+    kinds = gz.Compressor | gz.Reducer | gz.Delay
+    return rows | {n: row for n, row in ROWS.items() if not isinstance(row.scheme, kinds)}
+
+
+REDUCER_ROWS = _reducer_rows()
+TRANSFORMATIONS = _transformation_rows(REDUCER_ROWS)
+COMPRESSORS: dict[str, gz.Compressor] = {n: r.scheme for n, r in rows_of(gz.Compressor).items()}
+REDUCERS: dict[str, gz.Reducer] = {n: r.scheme for n, r in REDUCER_ROWS.items()}
+DELAYS: dict[str, gz.Delay] = {n: r.scheme for n, r in rows_of(gz.Delay).items()}
+
+
+def slow_unless_representative(rows: dict[str, Row]) -> list:
+    """The names of all rows, as parameters of a test; CI alone runs those of the others."""
+    return [
+        pytest.param(name, marks=() if row.representative else pytest.mark.slow)
+        for name, row in rows.items()
+    ]
+
+
+def representatives(rows: dict[str, Row]) -> dict[str, Row]:
+    """The rows that stand for others."""
+    return {name: row for name, row in rows.items() if row.representative}

@@ -41,8 +41,7 @@ class Indexed(Compressor):
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         del key
-        zeros = jnp.zeros(like.shape, like.dtype)
-        return _add(zeros, payload.values, self.indices_of(payload, like))
+        return _place(payload.values, self.indices_of(payload, like), like)
 
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
         """Payload by payload into the same array.
@@ -82,9 +81,7 @@ def largest(flat: Array, count: int) -> tuple[Array, Array]:
     """The entries of largest magnitude and their indices, ascending: f[count], i32[count]."""
     if flat.size > LARGE or count > MANY:
         return selection.top_k(flat, count)
-    _, indices = lax.top_k(jnp.abs(flat), count)
-    indices = lax.sort(indices)
-    return flat[indices], indices
+    return selection.sorted_top_k(flat, count)
 
 
 def write(indices: Array, size: int, form: Form) -> Positions | Array:
@@ -95,6 +92,17 @@ def write(indices: Array, size: int, form: Form) -> Positions | Array:
 def read(indices: Positions | Array, count: int, size: int) -> Array:
     """Indices as they were written: i32[count]."""
     return positions.decode(indices, count, size) if isinstance(indices, Positions) else indices
+
+
+def _place(values: Array, indices: Array, like: Like) -> Array:
+    """Zeros, but for these values at distinct flat indices; indices out of bounds are dropped.
+
+    The values are written rather than added, because an addition flushes subnormal numbers to zero
+    on CPU and TPU: they would be missing from what was sent and from the remainder.
+    """
+    flat = jnp.zeros(like.size, like.dtype)
+    flat = flat.at[indices].set(values, mode='drop', wrap_negative_indices=False)
+    return flat.reshape(like.shape)
 
 
 def _add(x: Array, values: Array, indices: Array) -> Array:
