@@ -61,6 +61,7 @@ from gradzip._agreement import check_same_shapes as check_same_shapes
 from gradzip._axes import localize as localize
 from gradzip._axes import state_specs as state_specs
 from gradzip._base import PerWorker as PerWorker
+from gradzip._debug import check_local as check_local
 from gradzip._data_parallel import data_parallel as data_parallel
 from gradzip._plan.plan import plan as plan
 from gradzip._plan.ranking import Plan as Plan

@@ -22,6 +22,14 @@ def largest(tree: PyTree, axis_name: AxisName | None) -> PyTree:
     return tree if axis_name is None else lax.pmax(tree, axes.names_of(axis_name))
 
 
+def differ(tree: PyTree, axis_name: AxisName) -> Array:
+    """Whether any entry of a tree differs between workers: bool[], the same on every worker."""
+    names = axes.names_of(axis_name)
+    high, low = lax.pmax(tree, names), lax.pmin(tree, names)
+    each = [jnp.any(a != b) for a, b in zip(*map(jax.tree.leaves, (high, low)), strict=True)]
+    return jnp.any(jnp.stack(each))
+
+
 def mean_together(arrays: list[Array], axis_name: AxisName | None) -> list[Array]:
     """Returns the means over the workers of small arrays, which are joined by dtype before."""
     means = list(arrays)

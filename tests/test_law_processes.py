@@ -1,6 +1,7 @@
 """Law 2 on two real processes: the mean of what both sent is the mean that both were given."""
 
 import numpy as np
+import pytest
 
 from tests.programs import law_two as program
 from tests.test_processes import run_both
@@ -34,9 +35,10 @@ def worst(name: str, ranks: list[dict[str, np.ndarray]]) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_the_mean_is_the_mean_of_what_was_sent(tmp_path):
     """One pair of processes for all reducers: starting and compiling is what takes the time."""
-    run_both('law_two', str(tmp_path), timeout=400)
+    run_both('law_two', str(tmp_path))
     ranks = [dict(np.load(tmp_path / f'{rank}.npz')) for rank in (0, 1)]
     found = {name: worst(name, ranks) for name in REDUCERS}
     wrong = {name: errors for name, errors in found.items() if max(errors.values()) > TOLERANCE}

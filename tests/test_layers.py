@@ -12,7 +12,7 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 # A module may import from rooms further down, and, inside feedback/ and the like, siblings.
 LAYERS = [
     ['types'],
-    ['data_parallel', 'plan'],
+    ['data_parallel', 'debug', 'plan'],
     ['report'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay'],
