@@ -73,7 +73,9 @@ def plan(
       compute: the time to compute a gradient on one worker, in seconds or as text ('0.3s').
       host: how many bits per second a machine hands to its network stack, if that is a limit.
       collectives: 'ring', where both directions of a link work at the same time, as in NCCL and on
-        TPU; or 'gloo', where they take turns. By default 'gloo' if JAX runs on CPU, else 'ring'.
+        TPU, and the exact mean of all leaves is one all-reduce; or 'gloo', where the directions
+        take turns and every leaf is averaged alone. By default 'gloo' if JAX runs on CPU, else
+        'ring'.
       costs: the seconds of an exchange without the network, which are then not measured: for every
         scheme and for 'exact mean', or one number for all. With 0 only the network counts.
 

@@ -88,7 +88,10 @@ class Plan:
         raise KeyError(f'{scheme!r} is not in the plan, which has {[r.scheme for r in self.rows]}.')
 
     def at(self, link: Any = None, *, latency: Any = None, compute: Any = None) -> Plan:
-        """The same schemes at another speed, latency or compute time; nothing is measured again."""
+        """The same schemes at another speed, latency or compute time, without measuring again.
+
+        Arguments and errors are those of `gradzip.plan`; what is None stays as it is.
+        """
         bits = self.link if link is None else quantities.bits_per_second('at(link=...)', link)
         late = self.latency if latency is None else quantities.seconds('at(latency=...)', latency)
         work = self.compute if compute is None else quantities.seconds('at(compute=...)', compute)
