@@ -48,7 +48,7 @@ def test_every_model_uses_the_delays_that_it_tells(model):
     delays = np.asarray(steps(key, jnp.arange(14), jnp.arange(3)))
     assert delays.max() == model.bound
     assert delays.min() >= 0
-    if model.cold:  # zeros until the first gradient arrives
+    if model.starts_from_zero:  # zeros until the first gradient arrives
         expected = np.stack([reference.constant_delay(gs[:, w], model.bound) for w in range(3)], 1)
     else:
         expected = reference.drawn_delay(gs, delays)
