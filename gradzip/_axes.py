@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Array, AxisName, PerWorker, PyTree
-from gradzip._compat import varying
+from gradzip._compat import sharded_axes, varying
 
 
 def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
@@ -105,11 +105,23 @@ def check_local(updates: PyTree, axis_name: AxisName | None, memory: PyTree = No
         axis_name is None, because a memory without an axis must not receive varying gradients.
     """
     check_bound(axis_name)
+    _check_unsharded(updates)
     for name in names_of(axis_name):
         if tracked(name):
             _check_varies(updates, name)
     if axis_name is None and memory is not None:
         _check_same(updates, memory)
+
+
+def _check_unsharded(updates: PyTree) -> None:
+    for path, gradient in jax.tree_util.tree_leaves_with_path(updates):
+        if names := sharded_axes(gradient):
+            raise ValueError(
+                f'The gradient at {path_of(path)!r} is sharded over {names} of an explicit mesh. '
+                'gradzip compresses whole leaves and exchanges them over mapped axes only: run the '
+                'step under jax.shard_map, or use gradzip.data_parallel. Parameters that are '
+                'sharded over the mesh are not supported.'
+            )
 
 
 def _check_varies(updates: PyTree, name: str) -> None:

@@ -26,3 +26,17 @@ def varying(x: Any) -> frozenset[str]:
     kind: Any = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
     manual = kind.manual_axis_type  # None for a ShapeDtypeStruct made outside of shard_map
     return frozenset() if manual is None else manual.varying
+
+
+def sharded_axes(x: Any) -> tuple[str, ...]:
+    """Returns the axes of an explicit mesh over which the type of x says that it is sharded.
+
+    Types show this only for axes of type Explicit; for Auto axes the compiler decides later.
+
+    Args:
+      x: an array, a traced value, or a ShapeDtypeStruct.
+    """
+    sharding = None if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x).sharding
+    spec = getattr(sharding, 'spec', None) or ()
+    groups = (part if isinstance(part, tuple) else (part,) for part in spec)
+    return tuple(name for group in groups for name in group if isinstance(name, str))

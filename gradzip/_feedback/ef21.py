@@ -43,7 +43,9 @@ def ef21(
 
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
-      axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
+      axis_name: the mapped axis of workers, or a tuple of axes; None for one worker. Under a plain
+        `jax.jit` over several devices no axis is mapped, and JAX averages the gradients before they
+        arrive here, so None saves no traffic: use `data_parallel` or `jax.shard_map`.
       key: for random schemes: an int or a typed key, the same on all workers.
       metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`; here the target
         is the difference g_w - h_w, and `mean` is the mean of the c_w.

@@ -47,7 +47,9 @@ def error_feedback(
 
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
-      axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
+      axis_name: the mapped axis of workers, or a tuple of axes; None for one worker. Under a plain
+        `jax.jit` over several devices no axis is mapped, and JAX averages the gradients before they
+        arrive here, so None saves no traffic: use `data_parallel` or `jax.shard_map`.
       decay: the factor of the memory, in (0, 1]. Below 1, old errors are forgotten in time. A
         scalar array is accepted as well, so that `optax.inject_hyperparams` can schedule it.
       memory_dtype: dtype of the memory; by default the leaf's own, at least float32.
