@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures('fast_compilation')
 # One row for each verb and wrapper: which reducer exchanges makes no difference to the check.
 NAMES = [*representatives(TRANSFORMATIONS), 'compress gather topk', 'ef21 gather topk']
 MESSAGE = (
-    r"(?s)The gradient at \"\['w'\]\" is the same on every worker of 'data', so there is nothing to "
+    r"(?s)gradient at \"\['w'\]\" is the same on every worker of 'data', so there is nothing to "
     r"exchange\..*differentiate with respect to gradzip\.localize\(params, 'data'\)\..*"
     r'averaged or exchanged before'
 )
