@@ -7,7 +7,7 @@ import pytest
 
 import gradzip as gz
 from tests.mappers import AXIS
-from tests.zoo import COMPRESSORS, REDUCERS
+from tests.zoo import COMPRESSORS, REDUCER_ROWS, REDUCERS, slow_unless_representative
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -52,7 +52,7 @@ def run(tx) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize('name', REDUCERS)
+@pytest.mark.parametrize('name', slow_unless_representative(REDUCER_ROWS))
 def test_nothing_is_lost_and_the_memory_is_bounded(name):
     """sqrt(E|e|^2) <= r / (1 - r) max|g| with r = sqrt(1 - delta).
 

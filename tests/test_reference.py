@@ -68,7 +68,7 @@ def test_threshold(x):
     x = np.float32(flushed(x))
     for relative, capacity in ((0.3, 0.2), (0.3, 1.0), (1.0, 0.5)):
         expected = reference.threshold(x.ravel(), relative, places(capacity, x)).reshape(x.shape)
-        got = decoded(gz.Threshold(relative, capacity), x, jax.random.key(0))
+        got = decoded(gz.Threshold(relative, capacity=capacity), x, jax.random.key(0))
         np.testing.assert_array_equal(got, expected)
 
 
@@ -77,7 +77,7 @@ def test_energy(x):
     """The same entries, but where the share is reached within the margin for rounding."""
     x = np.float32(flushed(x))
     for share, capacity in ((0.5, 0.2), (0.7, 1.0), (1.0, 1.0)):
-        got = decoded(gz.Energy(share, capacity), x, jax.random.key(0))
+        got = decoded(gz.Energy(share, capacity=capacity), x, jax.random.key(0))
         room = places(capacity, x)
         nearly = [
             reference.energy(x.ravel(), s, room) for s in (share * (1 - 1e-6), share * (1 + 3e-6))
@@ -156,7 +156,7 @@ def test_qsgd(levels, norm, block):
     draws = np.asarray(noise.uniform(key, (21,), jnp.float32))
     blocks = [slice(i, min(i + size, 21)) for i in range(0, 21, size)]
     expected = np.concatenate([reference.qsgd(x[b], levels, norm, draws[b]) for b in blocks])
-    got = decoded(gz.QSGD(levels, block, norm), x, key)
+    got = decoded(gz.QSGD(levels, block=block, norm=norm), x, key)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
     if levels == 1 and block is None:
         np.testing.assert_allclose(decoded(gz.Ternary(norm), x, key), expected, rtol=1e-5)
@@ -256,7 +256,7 @@ def test_int_to_the_nearest(bits, size, block):
     pieces = [x[i : i + block] for i in range(0, size, block)]
     levels = 2 ** (bits - 1) - 1
     expected = np.concatenate([reference.nearest_integers(p, levels) for p in pieces])
-    got = decoded(gz.Int(bits, block, 'nearest'), x, jax.random.key(0))
+    got = decoded(gz.Int(bits, block=block, rounding='nearest'), x, jax.random.key(0))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
