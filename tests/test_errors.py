@@ -53,7 +53,7 @@ BAD = [
     (lambda: gz.EDEN(6), ValueError, r'EDEN\(bits=...\) must be from 1 to 5; got 6'),
     (lambda: gz.EDEN(2, scale='best'), ValueError, "must be 'unbiased' or 'nearest'"),
     (lambda: gz.WeightedBernoulli(0), ValueError, r'fraction=...\) must be in \(0, 1\]'),
-    (lambda: gz.Schedule((gz.TopK(0.1),), ()), ValueError, 'at least two schemes'),
+    (lambda: gz.Schedule((gz.TopK(0.1),), ()), ValueError, 'hold at least two schemes'),
     (lambda: gz.Schedule((gz.TopK(0.1), gz.TopK(0.1)), ()), ValueError, 'one entry less'),
     (
         lambda: gz.Schedule((gz.TopK(0.1), gz.TopK(0.1)), (0,)),

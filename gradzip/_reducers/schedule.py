@@ -64,10 +64,18 @@ class Schedule(Reducer):
     boundaries: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schemes, tuple | list) or len(self.schemes) < 2:
+        if not isinstance(self.schemes, tuple | list):
+            raise TypeError(
+                f'Schedule(schemes=...) must be a tuple of schemes; got {self.schemes!r}.'
+            )
+        if len(self.schemes) < 2:
             raise ValueError(
-                'Schedule(schemes=...) must be a tuple of at least two schemes; got '
+                'Schedule(schemes=...) must hold at least two schemes; got '
                 f'{self.schemes!r}. A single scheme needs no schedule.'
+            )
+        if not isinstance(self.boundaries, tuple | list):
+            raise TypeError(
+                f'Schedule(boundaries=...) must be a tuple of integers; got {self.boundaries!r}.'
             )
         if len(self.boundaries) != len(self.schemes) - 1:
             raise ValueError(
