@@ -76,7 +76,7 @@ def test_arrays_alike_are_each_reduced_as_alone(scheme):
         alone = [reducer.reduce([x], [()], [k], AXIS)[0] for x, k in zip(xs, keys, strict=True)]
         return together, alone
 
-    one = Reduced(None, 0, None, 0)
+    one = Reduced(None, 0, 0, None)
     mapped = jax.vmap(worker, out_axes=([one] * len(xs), [one] * len(xs)), axis_name=AXIS)
     together, alone = jax.jit(mapped)(xs)
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
