@@ -83,6 +83,13 @@ def test_donated_states_under_mappers(name, mapper):
     jax.block_until_ready(donated(tx.init(PARAMS)))
 
 
+def test_donating_a_state_leaves_the_key_that_it_was_made_with():
+    key = jax.random.key(0)
+    state = gz.compress(gz.QSGD(7), key=key).init(PARAMS)
+    jax.block_until_ready(jax.jit(lambda s: jax.tree.map(lambda x: x, s), donate_argnums=0)(state))
+    assert not key.is_deleted()
+
+
 @pytest.mark.parametrize('name', MAPPED)
 def test_only_marked_parts_differ_between_workers(name):
     """Tracing vmap proves it: an unmarked part that differed would be refused by out_axes=None."""

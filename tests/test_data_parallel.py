@@ -110,7 +110,9 @@ BAD = {
         r'state at .*\[0\].trace.* differs .* gradzip.per_worker',
     ),
     'masked': (
-        lambda: step_once(optax.chain(optax.masked(chain(), {'w': True, 'b': False})), BATCH),
+        lambda: step_once(
+            optax.chain(optax.masked(chain(), {'w': True, 'b': False}), optax.scale(0.5)), BATCH
+        ),
         r"update at \"\['b'\]\" that differs .* optax.partition",
     ),
     'mechanize': (

@@ -71,6 +71,22 @@ def test_parts_of_a_stream_are_the_stream(impl):
     assert np.count_nonzero(whole == other) == 0
 
 
+def mixed(x: int) -> int:
+    """Chris Wellons' lowbias32, in Python's integers."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D & 0xFFFFFFFF
+    x = (x ^ (x >> 15)) * 0x846CA68B & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+@pytest.mark.parametrize('words', [(0, 0), (0, 1), (3, 5), (1 << 31, 0xFFFFFFFF)])
+def test_the_hash_is_the_published_one(words):
+    """A multiplier that is even would lose bits, which the tests of uniformity are too weak for."""
+    first, second = mixed(0x9E3779B9 ^ words[0]), words[1]
+    expected = [mixed(mixed(i ^ first) ^ second) for i in range(100)]
+    key = jax.random.wrap_key_data(jnp.uint32(words))
+    np.testing.assert_array_equal(noise.bits(key, (100,)), np.uint32(expected))
+
+
 @pytest.mark.usefixtures('x64')
 @pytest.mark.parametrize(('dtype', 'digits'), noise.DIGITS.items())
 def test_uniforms_are_below_one_and_as_fine_as_stated(dtype, digits):
