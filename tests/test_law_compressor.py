@@ -11,6 +11,7 @@ from hypothesis import given
 
 import gradzip as gz
 from gradzip._base import like_of
+from gradzip._compose import Contracted
 from gradzip._compressors.sparse import Indexed
 from tests.arrays import FLOATS, HARD, SHAPES, flushed
 from tests.zoo import COMPRESSORS, ROWS
@@ -106,6 +107,16 @@ def test_constants_are_those_of_the_papers(name):
     compressor, row = COMPRESSORS[name], ROWS[name]
     stated = (compressor.omega(LEAF), compressor.delta(LEAF))
     assert stated == pytest.approx((row.omega, row.delta))
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in NAMES if isinstance(COMPRESSORS[n].contractive(LEAF), Contracted)]
+)
+def test_a_scaled_one_contracts_by_what_omega_says(name):
+    """1 / (1 + omega), which a linear one is also multiplied by."""
+    assert COMPRESSORS[name].contractive(LEAF).delta(LEAF) == pytest.approx(
+        1 / (1 + ROWS[name].omega)
+    )
 
 
 @pytest.mark.parametrize('name', NAMES)
