@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from gradzip._base import like_of
-from gradzip._packing import from_buffer, pack, to_buffer, unpack, words_for
+from gradzip._buffer import from_buffer, to_buffer
+from gradzip._kernels.words import pack, unpack, words_for
 
 
 @pytest.mark.parametrize('bits', [1, 2, 3, 4, 5, 8, 12, 16, 31, 32])

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradzip._kernels import selection as select
+from gradzip._kernels import bracket, radix, selection as select
+from gradzip._kernels.bits import select as select_bits
 
 top_k = jax.jit(select.top_k, static_argnums=1)
 sampled = jax.jit(select._sampled_top_k, static_argnums=1)
@@ -78,7 +79,7 @@ def cauchy(rng, n):
 def misleading(rng, n):
     """Large exactly where the sample looks, so that every bracket misses."""
     x = normal(rng, n)
-    x[:: select._plan(n, max(1, n // 100)).stride] *= 100
+    x[:: bracket.plan(n, max(1, n // 100)).stride] *= 100
     return x
 
 
@@ -157,19 +158,19 @@ def test_doubles_that_are_equal_as_floats():
 def counted(monkeypatch):
     """Counts how often the exhaustive count runs."""
     runs = []
-    plain = select._histogram
+    plain = radix._histogram
 
     def histogram(u, prefix, shift):
-        if u.size == select.CHUNK:
+        if u.size == radix.COUNTED_AT_ONCE:
             jax.debug.callback(lambda: runs.append(1))
         return plain(u, prefix, shift)
 
-    monkeypatch.setattr(select, '_histogram', histogram)
+    monkeypatch.setattr(radix, '_histogram', histogram)
     return runs
 
 
 def test_only_the_misleading_is_counted_in_full(counted):
-    n = 2 * select.CHUNK + 17
+    n = 2 * radix.COUNTED_AT_ONCE + 17
     function = jax.jit(lambda x: select.top_k(x, n // 100))
     for name, make in INPUTS.items():
         counted.clear()
@@ -242,7 +243,7 @@ def test_select(size, count):
         bits = rng.random(32 * size) < density
         words = np.packbits(bits, bitorder='little').view(np.uint32)
         expected = np.flatnonzero(bits)[:count]
-        got = jax.jit(select.select, static_argnums=1)(jnp.asarray(words), count)
+        got = jax.jit(select_bits, static_argnums=1)(jnp.asarray(words), count)
         assert got.shape == (count,)
         np.testing.assert_array_equal(got[: expected.size], expected)
         assert ((got >= 0) & (got < 32 * size)).all()
