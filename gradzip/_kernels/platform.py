@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax import lax
+
+from gradzip._axes import vary_like, varying
 
 
 def choose(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
@@ -17,12 +20,26 @@ def choose(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> 
     Args:
       *args: trees of arrays.
       cpu: the form that is fast on a CPU.
-      default: the plain form. Both forms return arrays of equal shapes and dtypes, and if one
-        varies over an axis of `jax.shard_map`, so does the other.
+      default: the plain form. Both forms return arrays of equal shapes and dtypes.
 
     Example:
       >>> import jax.numpy as jnp
       >>> choose(jnp.arange(3), cpu=jnp.sum, default=jnp.sum)
       Array(3, dtype=int32)
     """
-    return lax.platform_dependent(*args, cpu=cpu, default=default)
+    return lax.platform_dependent(*args, cpu=_varying(cpu), default=_varying(default))
+
+
+def _varying(form: Callable[..., Any]) -> Callable[..., Any]:
+    """The form, with results that vary over the axes of `jax.shard_map` as its arguments do.
+
+    JAX refuses branches whose results differ in this. A constant in a branch does not vary, and
+    neither does what `jnp.where` returns for some empty arrays.
+    """
+
+    def varied(*args: Any) -> Any:
+        like = max(jax.tree.leaves(args), key=lambda leaf: len(varying(leaf)))
+        out = form(*args)
+        return vary_like(out, jax.tree.map(lambda _: like, out))
+
+    return varied
