@@ -17,7 +17,7 @@ from gradzip import (
     _validation as validation,
 )
 from gradzip._base import Array, Like, PerWorker, PyTree, memory_like
-from gradzip._packing import LANES
+from gradzip._buffer import LANES
 
 TILE_ROWS = 16
 

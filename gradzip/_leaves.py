@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import _blocks as blocks, _validation as validation
+from gradzip import _validation as validation
 from gradzip._base import (
     Array,
     AxisName,
@@ -31,6 +31,7 @@ from gradzip._base import (
     memory_like,
     widest,
 )
+from gradzip._kernels.in_place import materialize_in_place
 from gradzip._reducers.default import reducer_of
 
 
@@ -100,7 +101,7 @@ def add_memory(
         total = update.astype(dtype).reshape(remembered.shape)
         total += jnp.asarray(scale, dtype) * remembered.astype(dtype)
         if reducer_for(scheme, memory_like(update), memory=True).overwrites:
-            total = blocks.materialize_in_place(total)
+            total = materialize_in_place(total)
         return total.reshape(update.shape)
 
     return jax.tree.map(add, updates, memory if axis_name is None else memory.rows)

@@ -2,18 +2,18 @@
 
 Drawing ten million uniforms with JAX's own generator, threefry, costs as much as tens of passes
 over memory, and its long chains of rounds dominate the time to compile a tree of many leaves.
-Stochastic rounding needs less: numbers that are uniform, and independent across entries, steps,
-leaves and workers. Here entry i of the stream of a key is a hash of i,
+Stochastic rounding needs less than threefry offers: numbers that are uniform, and independent
+across entries, steps, leaves and workers. Here entry i of the stream of a key is a hash of i,
 
     h(i) = m(m(i ^ s) ^ t)
 
-with m a mixer of 32 bits in which every bit of the input flips every bit of the output with
-probability close to 1/2, and s, t two words of the key. Keys themselves are still derived by
-`fold_in`, so all that is drawn can be drawn again. It is no cipher: whoever sees many outputs can
-find the key.
+where m is a mixer of 32 bits in which every bit of the input flips every bit of the output with a
+probability close to 1/2, and s, t are two words of the key. Keys themselves are still derived by
+`fold_in`, so that every number can be drawn again. The generator is not cryptographic: the key can
+be computed from many outputs.
 
 Reference: the mixer is lowbias32 of Chris Wellons' hash prospector
-(nullprogram.com/blog/2018/07/31); counters in place of a state are those of Salmon et al., SC 2011.
+(nullprogram.com/blog/2018/07/31); counters in place of a state are from Salmon et al., SC 2011.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ DIGITS = {'bfloat16': 8, 'float16': 11, 'float32': 24, 'float64': 32}
 def bits(key: Array, shape: tuple[int, ...], start: int = 0) -> Array:
     """Uniform 32-bit words: entries start, start + 1, ... of the key's stream, row by row.
 
-    Entry i depends on the key and on i alone, so parts can be drawn one by one. Within a stream of
-    2**32 entries no word comes twice; then the stream begins again.
+    Entry i depends on the key and on i alone, so that parts can be drawn separately. The stream has
+    2**32 entries, no two of them equal, and then begins again.
 
     Args:
       key: one typed key.
@@ -56,9 +56,9 @@ def bits(key: Array, shape: tuple[int, ...], start: int = 0) -> Array:
 
 
 def uniform(key: Array, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Array:
-    """Uniform multiples of 2**-d in [0, 1): d is 8, 11, 24, 32 for bf16, f16, f32, f64.
+    """Uniform multiples of 2**-d in [0, 1), where d is 8, 11, 24, 32 for bf16, f16, f32, f64.
 
-    So `uniform < p` has the probability p rounded up to such a multiple: p itself at 0 and 1.
+    The probability of `uniform < p` is p rounded up to such a multiple, which is p at 0 and 1.
 
     Args:
       key: one typed key.
@@ -71,7 +71,7 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: Any, start: int = 0) -> A
     """
     digits = DIGITS[jnp.dtype(dtype).name]
     words = bits(key, shape, start) >> jnp.uint32(32 - digits)
-    if digits < 32:  # below 2**31 the conversion of signed integers is the same, and faster
+    if digits < 32:  # the conversion of signed integers is faster, and the same below 2**31
         words = words.astype(jnp.int32)
     return words.astype(dtype) * jnp.asarray(2.0**-digits, dtype)
 
@@ -79,12 +79,12 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: Any, start: int = 0) -> A
 def positions(key: Array, size: int, count: int) -> Array:
     """`count` distinct random positions below `size`, in random order: i32[count].
 
-    Each position is among them with probability count / size, as nearly as `jax.random.randint`
-    draws uniformly: the last step turns all of them by one such draw. What remains, how they lie to
-    one another, is left to a keyed permutation of the cells of a table with at least `size` cells,
-    by rounds of Feistel: the row moves by a hash of the column, then the column by a hash of the
-    row. Only `count` cells are ever looked at. One that is no position is permuted again, until it
-    is: still a permutation.
+    Each position is among them with probability count / size, as exactly as `jax.random.randint`
+    draws uniformly, because the last step shifts all of them by one such draw. Their distances
+    come from a keyed permutation of the cells of a table with at least `size` cells, in rounds of
+    Feistel: the row is shifted by a hash of the column, then the column by a hash of the row. Only
+    `count` cells are computed. A cell that is not a position is permuted again until it is one, and
+    the result is still a permutation.
 
     Args:
       key: one typed key.
@@ -92,7 +92,7 @@ def positions(key: Array, size: int, count: int) -> Array:
       count: at most `size`.
     """
     rows = max(1, math.isqrt(size))
-    columns = max(1, -(-size // rows))  # like rows below 2**16
+    columns = max(1, -(-size // rows))  # rows and columns are below 2**16
     round_key = bits(key, (ROUNDS,))
 
     def permute(cell: Array) -> Array:
@@ -116,7 +116,7 @@ def positions(key: Array, size: int, count: int) -> Array:
 
 
 def _moved(here: Array, other: Array, key: Array, limit: int) -> Array:
-    """One coordinate, moved by a hash of the other; both below at most 2**16."""
+    """One coordinate, shifted by a hash of the other; both are below 2**16."""
     word = _mix(_mix(other) ^ key)
     return _add_modulo(here, ((word >> 16) * jnp.uint32(limit)) >> 16, limit)
 
@@ -128,8 +128,9 @@ def _add_modulo(a: Array, b: Array, limit: int) -> Array:
 def _seeds(key: Array) -> tuple[Array, Array]:
     """Two words of a key.
 
-    The last word enters behind a mixer as it is; those before are mixed here: where only they
-    differ, one stream would else be the other in a nearby order.
+    The last word is returned as it is, because it is used after a mixer. The words before it are
+    mixed here. Otherwise two keys that differ only in them would have the same stream in a slightly
+    different order.
     """
     *others, second = jax.random.key_data(key).reshape(-1)
     first = jnp.uint32(0x9E3779B9)

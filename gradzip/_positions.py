@@ -1,14 +1,14 @@
-"""Ascending positions in nearly as few bits as there is information in them.
+"""The code of Elias and Fano for ascending positions, which needs little more than their entropy.
 
-Elias and Fano: of k positions below n, the lowest L = floor(log2(n / k)) bits are written as they
-are. The rest ascends slowly: the j-th position sets bit (position >> L) + j of a map, all of these
-differ, and decoding takes the place of the j-th set bit, minus j. The map has k + (n >> L) bits, so
-a position costs L + 1 + n / (k 2^L) <= log2(n / k) + 2 bits. Their entropy is log2(n / k) + 1.44
-where k is small against n, and no other L costs less. Up to n = 4 k a map of the n entries
-themselves is smaller still.
+Of k positions below n, the lowest L = floor(log2(n / k)) bits are written as they are. The rest is
+written in a bit map, where the j-th position sets bit (position >> L) + j. These bits are distinct,
+and decoding takes the place of the j-th set bit, minus j. The map has k + (n >> L) bits, so that a
+position costs L + 1 + n / (k 2^L) <= log2(n / k) + 2 bits. The entropy of a position is
+log2(n / k) + 1.44 bits where k is small against n, and no other L costs less. Up to n = 4 k a map
+of the n entries themselves is smaller still.
 
-Both directions are a handful of operations on whole arrays: no loop over bits, no 64-bit integer,
-sizes known from k and n alone.
+Encoding and decoding are a few operations on whole arrays, without a loop over bits and without
+64-bit integers. All sizes follow from k and n.
 """
 
 from __future__ import annotations
@@ -19,24 +19,23 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Array
-from gradzip._blocks import WORD_BITS
-from gradzip._kernels.selection import select
-from gradzip._packing import pack, unpack
+from gradzip._kernels.bits import select
+from gradzip._kernels.words import WORD_BITS, pack, unpack
 
 
 class Positions(NamedTuple):
-    """Ascending positions; their number and the range they are from are known elsewhere."""
+    """Ascending positions, packed. Their number and range are not part of the payload."""
 
-    low: Array  # u32[words], the lowest bits of every position; none where positions are dense
-    high: Array  # u32[words], one set bit a position
+    low: Array  # u32[words], the lowest bits of every position; empty if positions are dense
+    high: Array  # u32[words], one set bit for each position
 
 
 def encode(indices: Array, size: int) -> Positions:
     """Packs ascending, distinct positions.
 
     Args:
-      indices: i32[k], each in [0, size). Where there are fewer than k, `size` at the end: no bit
-        is set for those.
+      indices: i32[k], each in [0, size). If there are fewer than k positions, the rest of the
+        array is `size`, for which no bit is set.
       size: n, below 2**31.
 
     Example:
@@ -46,7 +45,8 @@ def encode(indices: Array, size: int) -> Positions:
     """
     count = indices.size
     bits = _low_bits(count, size)
-    # Dense positions are their own bits; the others share some, and the rank makes them distinct.
+    # Dense positions are the bits of the map. High parts of others may be equal, and the rank j
+    # makes the bits distinct.
     place = indices if bits == 0 else (indices >> bits) + lax.iota(jnp.int32, count)
     bit = (indices < size).astype(jnp.uint32) << (place & 31).astype(jnp.uint32)
     high = jnp.zeros(_high_words(count, size), jnp.uint32)
@@ -57,7 +57,7 @@ def encode(indices: Array, size: int) -> Positions:
 
 
 def decode(positions: Positions, count: int, size: int) -> Array:
-    """The positions that `encode` packed: i32[count]; arbitrary after the last set bit."""
+    """The positions that `encode` packed: i32[count], arbitrary after the last set bit."""
     bits = _low_bits(count, size)
     if count == 0:
         return jnp.zeros(0, jnp.int32)
@@ -69,7 +69,7 @@ def decode(positions: Positions, count: int, size: int) -> Array:
 
 
 def _low_bits(count: int, size: int) -> int:
-    """L; 0 where a plain map of all entries is as small: 3 + n / 4k >= n / k up to n = 4k."""
+    """L, or 0 where a map of all entries is as small: 3 + n / 4k >= n / k up to n = 4k."""
     return 0 if size <= 4 * count or count == 0 else (size // count).bit_length() - 1
 
 

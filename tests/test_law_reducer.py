@@ -6,7 +6,7 @@ import pytest
 
 import gradzip as gz
 from gradzip._base import Reduced, like_of
-from gradzip._reducers.gather import FEWEST_ALIKE
+from gradzip._kernels.alike import FEWEST_ALIKE
 from tests.mappers import AXIS, P, mesh_of
 from tests.zoo import COMPRESSORS, REDUCER_ROWS, REDUCERS, representatives
 

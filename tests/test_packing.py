@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from gradzip._base import like_of
-from gradzip._packing import from_buffer, pack, to_buffer, unpack, words_for
+from gradzip._buffer import from_buffer, to_buffer
+from gradzip._kernels.words import pack, unpack, words_for
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 

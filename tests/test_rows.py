@@ -29,7 +29,7 @@ def ragged(rng, n):
 
 @pytest.mark.parametrize(('block', 'k'), CASES)
 def test_equals_a_stable_sort_of_every_block(block, k):
-    n = rows.SMALL + 12_345
+    n = rows.SORT_ROWS_UP_TO + 12_345
     for name, make in {**INPUTS, 'ragged': ragged}.items():
         if name != 'misleading':  # that one misleads a sample; there is none here
             x = make(np.random.default_rng(0), n)
@@ -40,7 +40,11 @@ def test_equals_a_stable_sort_of_every_block(block, k):
 @pytest.mark.parametrize(('block', 'k'), [(1024, 10), (48, 2)])
 def test_dtypes(dtype, block, k):
     with jax.enable_x64(True):
-        x = np.random.default_rng(1).standard_normal(rows.SMALL + 5).astype(jnp.dtype(dtype))
+        x = (
+            np.random.default_rng(1)
+            .standard_normal(rows.SORT_ROWS_UP_TO + 5)
+            .astype(jnp.dtype(dtype))
+        )
         got = top_k(jnp.asarray(x), block, k)
         assert got.dtype == jnp.int32
         np.testing.assert_array_equal(got, expected(x, block, k))
@@ -55,13 +59,13 @@ def test_small_and_empty():
 
 def test_lax_decides_only_where_candidates_are_too_many(monkeypatch):
     runs = []
-    plain = rows._sorted_top_k
+    plain = rows._in_batches
 
     def counted(x, block, k):
         jax.debug.callback(lambda: runs.append(1))
         return plain(x, block, k)
 
-    monkeypatch.setattr(rows, '_sorted_top_k', counted)
+    monkeypatch.setattr(rows, '_in_batches', counted)
     function = jax.jit(lambda x: rows.top_k(x, 1024, 10))
     for name, make in INPUTS.items():
         runs.clear()
@@ -73,7 +77,7 @@ def test_lax_decides_only_where_candidates_are_too_many(monkeypatch):
 @pytest.mark.parametrize('mapper', ['vmap', 'scan', 'shard_map', 'shard_map unchecked'])
 @pytest.mark.parametrize('block', [64, 1024])
 def test_mappers(mapper, block):
-    xs = np.random.default_rng(3).standard_normal((8, rows.SMALL + 7), np.float32)
+    xs = np.random.default_rng(3).standard_normal((8, rows.SORT_ROWS_UP_TO + 7), np.float32)
     got = map_with(mapper, lambda x: rows.top_k(x, block, 4), xs)
     for x, one in zip(xs, got, strict=True):
         np.testing.assert_array_equal(one, expected(x, block, 4))

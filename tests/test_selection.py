@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import gradzip as gz
-from gradzip._kernels import selection as select
+from gradzip._kernels import bracket, radix, selection as select
+from gradzip._kernels.bits import select as select_bits
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -81,7 +82,7 @@ def cauchy(rng, n):
 def misleading(rng, n):
     """Large exactly where the sample looks, so that every bracket misses."""
     x = normal(rng, n)
-    x[:: select._plan(n, max(1, n // 100)).stride] *= 100
+    x[:: bracket.plan(n, max(1, n // 100)).stride] *= 100
     return x
 
 
@@ -118,7 +119,7 @@ def sizes():
 @pytest.mark.parametrize(('n', 'k'), list(sizes()))
 def test_equals_a_stable_sort(n, k):
     """By `top_k`, and by the sampled selection where `top_k` would take the plain one."""
-    plain = n <= select.SMALL or (n <= select.MEDIUM and k <= select.FEW)
+    plain = n <= select.SORT_UP_TO or (n <= select.SORT_FEW_UP_TO and k <= select.FEW)
     for make in INPUTS.values():
         x = make(np.random.default_rng(0), n)
         check(x, k)
@@ -170,19 +171,19 @@ def test_doubles_that_are_equal_as_floats():
 def counted(monkeypatch):
     """Counts how often the exhaustive count runs."""
     runs = []
-    plain = select._histogram
+    plain = radix._histogram
 
     def histogram(u, prefix, shift):
-        if u.size == select.CHUNK:
+        if u.size == radix.COUNTED_AT_ONCE:
             jax.debug.callback(lambda: runs.append(1))
         return plain(u, prefix, shift)
 
-    monkeypatch.setattr(select, '_histogram', histogram)
+    monkeypatch.setattr(radix, '_histogram', histogram)
     return runs
 
 
 def test_only_the_misleading_is_counted_in_full(counted):
-    n = 2 * select.CHUNK + 17
+    n = 2 * radix.COUNTED_AT_ONCE + 17
     function = jax.jit(lambda x: select.top_k(x, n // 100))
     for name, make in INPUTS.items():
         counted.clear()
@@ -258,7 +259,7 @@ def test_select(size, count):
         bits = rng.random(32 * size) < density
         words = np.packbits(bits, bitorder='little').view(np.uint32)
         expected = np.flatnonzero(bits)[:count]
-        got = jax.jit(select.select, static_argnums=1)(jnp.asarray(words), count)
+        got = jax.jit(select_bits, static_argnums=1)(jnp.asarray(words), count)
         assert got.shape == (count,)
         np.testing.assert_array_equal(got[: expected.size], expected)
         assert ((got >= 0) & (got < 32 * size)).all()

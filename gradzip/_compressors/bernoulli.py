@@ -1,4 +1,4 @@
-"""Every entry by the toss of a coin: the paper's gradient sparsifier."""
+"""Independent sampling of entries with one probability: the gradient sparsifier."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from jax import lax
 
 from gradzip import _checks as checks, _noise as noise
 from gradzip._base import Array, Compressor, Key, Like
-from gradzip._blocks import WORD_BITS
 from gradzip._compressors.randk import Entries
-from gradzip._kernels import selection
-from gradzip._packing import pack
+from gradzip._kernels.bits import select
+from gradzip._kernels.words import WORD_BITS, pack
 
 OVERFLOW = 1e-9  # the probability that a draw keeps more entries than the payload holds
 
 
 @dataclasses.dataclass(frozen=True)
 class Bernoulli(Compressor):
-    """Keeps every entry with the same probability p, independently, times 1 / p.
+    """Keeps every entry with the same probability p, independently, and multiplies it by 1 / p.
 
-    Bare, it means `Sum(Bernoulli(p))`: one mask, shared by all workers. `Gather(Bernoulli(p))` is
-    the independent form that the paper's theorems are about; receivers redraw the masks from the
-    keys.
+    Used as a reducer, it means `Sum(Bernoulli(p))`, where all workers share one mask. In
+    `Gather(Bernoulli(p))` the masks of the workers are independent, as the theorems of the paper
+    require, and receivers draw them again from the keys.
 
     Args:
       fraction: p, the probability of keeping an entry and so the expected share of the entries
         that are kept, in (0, 1].
 
-    Payload: `values` of the kept entries in order, no indices (the key tells them). Shapes are
-      static, so there is room for the p n + O(sqrt(n)) entries that a draw exceeds with probability
-      below 1e-9; what exceeds it is lost, and stays in the memory if there is one.
+    Payload: `values` of the kept entries in order. There are no indices, because the key determines
+      them. Shapes are static, so there is room for p n + O(sqrt(n)) entries, which a draw exceeds
+      with probability below 1e-9. The entries without room are lost, or stay in the memory if there
+      is one.
 
-    Guarantee: unbiased with omega = 1 / p - 1 (up to that 1e-9). Linear for one key.
+    Guarantee: unbiased with omega = 1 / p - 1 (up to that 1e-9). It is linear for one key.
 
     Raises:
-      ValueError: fraction outside (0, 1].
+      ValueError: fraction is outside (0, 1].
       TypeError: fraction is not a number.
 
     Example:
@@ -59,7 +59,7 @@ class Bernoulli(Compressor):
         checks.unit_interval('Bernoulli', 'fraction', self.fraction)
 
     def _positions(self, size: int, key: Key) -> Array:
-        """The kept positions in order; `size`, which is out of bounds, where there are no more."""
+        """The kept positions in order, and then `size`, which is out of bounds: i32[capacity]."""
         rounded_up = -(-size // WORD_BITS) * WORD_BITS
         mask = noise.uniform(key, (rounded_up,), jnp.float32) < self.fraction
         mask &= lax.iota(jnp.int32, rounded_up) < size
@@ -82,17 +82,17 @@ class Bernoulli(Compressor):
 
 
 def first_set(words: Array, count: int) -> tuple[Array, Array]:
-    """Positions of the first `count` set bits, i32[count], and which of them there are."""
+    """Positions of the first `count` set bits, i32[count], and a mask of those that exist."""
     if not (words.size and count):
         return jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
     ones = jnp.sum(lax.population_count(words).astype(jnp.int32), dtype=jnp.int32)
-    return selection.select(words, count), lax.iota(jnp.int32, count) < ones
+    return select(words, count), lax.iota(jnp.int32, count) < ones
 
 
 def capacity(size: int, probability: float) -> int:
     """The fewest places that Binomial(size, probability) exceeds with probability below 1e-9.
 
-    By Chernoff: P(X >= a n) <= exp(-n KL(a | p)) for a > p, with KL increasing in a.
+    By Chernoff's bound, P(X >= a n) <= exp(-n KL(a | p)) for a > p, with KL increasing in a.
     """
 
     def exceeds_rarely(places: int) -> bool:

@@ -1,4 +1,4 @@
-"""The largest entries of every block: cheap indices, and no region is forgotten."""
+"""The largest entries of every block, with indices of a few bits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from gradzip._base import Array, Key, Like
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Indexed
 from gradzip._kernels import rows
-from gradzip._packing import pack, unpack
+from gradzip._kernels.selection import top_k
+from gradzip._kernels.words import pack, unpack
 
 
 class BlockSparse(NamedTuple):
-    """The entries that are kept of each block, block by block, in the array's order."""
+    """The kept entries of each block, block by block, in the order of the array."""
 
     values: Array  # f[k * blocks]; fewer for a last block below k
     offsets: Array  # u32[words], positions within the blocks, packed
@@ -25,23 +26,25 @@ class BlockSparse(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BlockTopK(Indexed):
-    """Keeps the k entries of largest magnitude of every block of the flat array, ties by index.
+    """Keeps the k entries of largest magnitude of every block of the flat array.
 
-    A last, shorter block of r entries keeps min(k, r). NaN counts as larger than infinity.
+    Of equal magnitudes, the one with the lower index is kept. NaN counts as larger than infinity.
+    A last, shorter block of r entries keeps min(k, r).
 
     Args:
-      k: entries kept of a block, 1 to block.
+      k: entries that are kept of a block, 1 to block.
       block: consecutive entries that compete with each other.
 
-    Payload: `values` and their `offsets` in ceil(log2(block)) bits each; k = 16 of block 1024:
-      n / 1024 (64 + 20) bytes for n float32 entries.
+    Payload: `values`, and their `offsets` in ceil(log2(block)) bits each. With k = 16 and block
+      1024 these are n / 1024 (64 + 20) bytes for n float32 entries.
 
-    Guarantee: contractive with delta = k / block, reached when all magnitudes are equal; min(k, n)
-      / n for a leaf of n < block entries. Biased: use it under `error_feedback` or `ef21`.
+    Guarantee: contractive with delta = k / block, reached when all magnitudes are equal, or
+      min(k, n) / n for a leaf of n < block entries. It is biased: use it under `error_feedback` or
+      `ef21`.
 
     Raises:
-      ValueError: k outside 1 to block; block below 1; at trace time, an array of 2**31 entries or
-        more.
+      ValueError: k is outside 1 to block, or block is below 1; at trace time, the array has 2**31
+        entries or more.
       TypeError: k or block is not an integer.
 
     Example:
@@ -49,9 +52,9 @@ class BlockTopK(Indexed):
       >>> gz.BlockTopK(1, block=4).encode(jnp.array([1.0, 0, 3, 0, 0, 2]), jax.random.key(0))
       BlockSparse(values=Array([3., 2.], dtype=float32), offsets=Array([6], dtype=uint32))
 
-    Reference: the layout of DeMo (Peng, Quesnelle, Kingma, arXiv 2411.19870) and of SparseLoCo
-      (Sarfi et al., arXiv 2508.15706); the constant is that of arXiv 1809.07599, lemma A.1, block
-      by block.
+    Reference: the layout is that of DeMo (Peng, Quesnelle, Kingma, arXiv 2411.19870) and of
+      SparseLoCo (Sarfi et al., arXiv 2508.15706); the constant is that of arXiv 1809.07599, lemma
+      A.1, applied to each block.
     """
 
     k: int
@@ -63,14 +66,14 @@ class BlockTopK(Indexed):
 
     @property
     def bits(self) -> int:
-        """Of one offset."""
+        """How many bits one offset has."""
         return (self.block - 1).bit_length()
 
     def _count(self, size: int) -> int:
         return size // self.block * self.k + min(self.k, size % self.block)
 
     def _starts(self, size: int) -> Array:
-        """Where the block of each kept entry begins: i32[count]."""
+        """The place where the block of each kept entry begins: i32[count]."""
         return lax.iota(jnp.int32, self._count(size)) // self.k * self.block
 
     def encode(self, x: Array, key: Key) -> BlockSparse:
@@ -79,7 +82,7 @@ class BlockTopK(Indexed):
         flat, whole = x.ravel(), x.size // self.block * self.block
         offsets = rows.top_k(flat, self.block, self.k).ravel()
         if tail := x.size - whole:
-            _, last = sparse.largest(flat[whole:], min(self.k, tail))
+            _, last = top_k(flat[whole:], min(self.k, tail))
             offsets = jnp.concatenate([offsets, last])
         words = pack(offsets, self.bits) if self.bits else jnp.zeros(0, jnp.uint32)
         return BlockSparse(flat[self._starts(x.size) + offsets], words)
@@ -91,7 +94,7 @@ class BlockTopK(Indexed):
         return starts + unpack(payload.offsets, self.bits, starts.size).astype(jnp.int32)
 
     def delta(self, like: Like) -> float:
-        """The worst block: a last block of r < block entries keeps min(k, r) / r >= k / block."""
+        """That of the worst block; a last block of r entries keeps min(k, r) / r >= k / block."""
         if 0 < like.size < self.block:
             return min(self.k, like.size) / like.size
         return self.k / self.block if like.size else 1.0

@@ -1,4 +1,4 @@
-"""Every entry as a float of 16 or 8 bits."""
+"""Rounding to a float of 16 or 8 bits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from jax import lax
 
 from gradzip import _blocks as blocks
 from gradzip._base import Array, Compressor, Key, Like
+from gradzip._kernels.reductions import largest as largest_of
 
 NARROW = ('bfloat16', 'float16', 'float8_e4m3fn', 'float8_e5m2')
 
 
 class Narrow(NamedTuple):
-    """Narrow floats as the integers of their bits, which no compiler widens; times one scale."""
+    """Narrow floats as integers of the same bits, which no compiler widens, and one scale."""
 
     words: Array  # u16[n] or u8[n]
     scale: Array  # f[], a power of two
@@ -24,25 +25,27 @@ class Narrow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cast(Compressor):
-    """Rounds every entry to the nearest narrow float, after the leaf was scaled by a power of two.
+    """Scales the leaf by a power of two and rounds every entry to the nearest narrow float.
 
-    The scale brings the largest magnitude just below the top of the narrow type's range. So nothing
-    overflows, and what underflows is small beside the largest entry.
+    The scale brings the largest magnitude just below the top of the range of the narrow type. So no
+    entry overflows, and the entries that underflow are small beside the largest one.
 
     Args:
       dtype: bfloat16, float16, float8_e4m3fn or float8_e5m2, as a name or a dtype.
 
-    Payload: two bytes or one an entry, and one scale; 2 n + 4 or n + 4 bytes for n entries.
+    Payload: two bytes or one byte for each entry, and one scale; 2 n + 4 or n + 4 bytes for n
+      entries.
 
-    Guarantee: contractive. With m bits of mantissa, smallest normal t and the largest magnitude at
-      least M / 2 after scaling, delta = 1 - 4^-(m + 1) - n (2 t / M)^2: 1 - 2^-16, 1 - 2^-22 for
-      bfloat16, float16 and 1 - 2^-6 for float8_e5m2; 1 - 2^-8 - n 2^-26 for float8_e4m3fn, and if
-      that is not positive the share of the largest entry, below 1 / n. Biased: use it under
-      `error_feedback` or `ef21`. A leaf with NaN, infinity or magnitudes above finfo.max / 4 is not
-      scaled, and those entries decode to nothing finite; below 1e-36 the scale ends.
+    Guarantee: contractive. With m bits of mantissa, smallest normal number t and a largest
+      magnitude of at least M / 2 after scaling, delta = 1 - 4^-(m + 1) - n (2 t / M)^2. That is
+      1 - 2^-16 for bfloat16, 1 - 2^-22 for float16, 1 - 2^-6 for float8_e5m2 and 1 - 2^-8 - n 2^-26
+      for float8_e4m3fn. Where it is not positive, delta is the share of the largest entry, below
+      1 / n. It is biased: use it under `error_feedback` or `ef21`. A leaf with NaN, infinity or
+      magnitudes above finfo.max / 4 is not scaled, and those entries are not finite after decoding.
+      The scale does not grow further for leaves whose largest magnitude is below 1e-36.
 
     Raises:
-      ValueError: another dtype.
+      ValueError: dtype is not one of the four.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -62,7 +65,7 @@ class Cast(Compressor):
             name = None
         if name not in NARROW:
             raise ValueError(f'Cast(dtype=...) must be one of {NARROW}; got {self.dtype!r}.')
-        object.__setattr__(self, 'dtype', name)  # equal, and prints alike, however it was given
+        object.__setattr__(self, 'dtype', name)  # a name and a dtype make equal objects
 
     @property
     def _info(self) -> Any:
@@ -71,13 +74,13 @@ class Cast(Compressor):
     def encode(self, x: Array, key: Key) -> Narrow:
         del key
         flat, info = blocks.wide(x), self._info
-        largest = jnp.sum(blocks.largest(flat, max(x.size, 1)))
+        largest = jnp.sum(largest_of(flat, max(x.size, 1)))
         exponent = jnp.clip(_top(info) - jnp.frexp(largest)[1], -126, 126)
         exponent = jnp.where(jnp.isfinite(largest), exponent, 0)
         entries = flat * jnp.ldexp(jnp.ones([], flat.dtype), exponent)
         if info.bits == 16:
-            # XLA may take x -> narrow -> wide for x, and what was lost for nothing
-            # (openxla/xla#41605). Rounding by itself it respects; the conversion is then exact.
+            # XLA may simplify x -> narrow -> wide to x, so that the memory would stay zero
+            # (openxla/xla#41605). It keeps `reduce_precision`, after which the conversion is exact.
             entries = lax.reduce_precision(entries, info.nexp, info.nmant)
         words = lax.bitcast_convert_type(entries.astype(self.dtype), f'uint{info.bits}')
         return Narrow(words, jnp.ldexp(jnp.ones([], flat.dtype), -exponent))
@@ -99,5 +102,5 @@ class Cast(Compressor):
 
 
 def _top(info: Any) -> int:
-    """The largest e with 2**e in the type's range: magnitudes below 2**e round to at most that."""
+    """The largest e with 2**e in the range of the type: magnitudes below it round to at most it."""
     return math.frexp(float(info.max))[1] - 1

@@ -9,13 +9,13 @@ from jax import lax
 
 from gradzip import _positions as positions
 from gradzip._base import Array
-from gradzip._kernels.selection import select
-from gradzip._packing import pack
+from gradzip._kernels.bits import select
+from gradzip._kernels.words import pack
 from gradzip._positions import Positions
 
 
 class Counted(NamedTuple):
-    """Some entries of a flat array, in its order, at the front of the places there are."""
+    """Some entries of a flat array, in its order, in the first places of a payload."""
 
     values: Array  # f[places]; zero after the first `count`
     indices: Positions  # packed, of as many places
@@ -23,7 +23,14 @@ class Counted(NamedTuple):
 
 
 def keep(chosen: Array, values: Array, indices: Array, size: int) -> Counted:
-    """Of some entries, ascending, those that a mask chooses."""
+    """Keeps those of some entries that a mask chooses.
+
+    Args:
+      chosen: bool[places], the mask.
+      values: f[places], the entries.
+      indices: i32[places], where they stand in the array, ascending.
+      size: of the array.
+    """
     places = values.size
     count = jnp.sum(chosen, dtype=jnp.int32)
     taken = lax.iota(jnp.int32, places) < count
@@ -33,7 +40,7 @@ def keep(chosen: Array, values: Array, indices: Array, size: int) -> Counted:
 
 
 def indices_of(payload: Counted, size: int) -> Array:
-    """Where the entries stood; `size`, which is out of bounds, for places that hold none."""
+    """Where the entries stood: i32[places]. Unused places get `size`, which is out of bounds."""
     places = payload.values.size
     indices = positions.decode(payload.indices, places, size)
     return jnp.where(lax.iota(jnp.int32, places) < payload.count, indices, size)

@@ -1,4 +1,4 @@
-"""Compression of frequencies instead of entries."""
+"""Compression of a cosine transform."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class DCT(Wrapper):
     """Applies the orthonormal DCT-II to every block of the flat array, then `compressor`.
 
     Coefficient j of a block of b entries is y_j = s_j sum_i x_i cos(pi (2 i + 1) j / 2 b), with
-    s_0 = sqrt(1 / b) and sqrt(2 / b) for the others. A last, shorter block has a transform of its
-    own length, so there are as many coefficients as entries. `DCT(BlockTopK(k, block), block)`
+    s_0 = sqrt(1 / b) and s_j = sqrt(2 / b) for j > 0. A last, shorter block has a transform of its
+    own length, so that there are as many coefficients as entries. `DCT(BlockTopK(k, block), block)`
     keeps the k strongest frequencies of every block.
 
     Args:
       compressor: a compressor of the flat coefficients in at least float32.
       block: entries that are transformed together, 1 to 4096.
 
-    Payload: the wrapped compressor's.
+    Payload: that of the wrapped compressor.
 
-    Guarantee: the wrapped compressor's delta and omega, because an orthonormal transform changes no
-      distance: |x - D'C(Dx)| = |Dx - C(Dx)|. Up to rounding. One NaN or infinity spreads over its
+    Guarantee: delta and omega of the wrapped compressor, up to rounding, because an orthonormal
+      transform preserves distances: |x - D'C(Dx)| = |Dx - C(Dx)|. NaN or infinity spreads over its
       block.
 
     Raises:
-      ValueError: block out of range.
-      TypeError: compressor is not a Compressor, or block not an integer.
+      ValueError: block is out of range.
+      TypeError: compressor is not a Compressor, or block is not an integer.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -42,8 +42,8 @@ class DCT(Wrapper):
       >>> scheme.encode(jnp.full(8, 3.0), key).values  # a constant is one frequency
       Array([6., 6.], dtype=float32)
 
-    Reference: Peng, Quesnelle, Kingma, arXiv 2411.19870 (DeMo), whose chunks are two-dimensional
-      where a leaf is a matrix; here they are of the flat array.
+    Reference: Peng, Quesnelle, Kingma, arXiv 2411.19870 (DeMo). Its chunks are two-dimensional
+      where a leaf is a matrix; here they are consecutive entries of the flat array.
     """
 
     block: int
@@ -79,12 +79,13 @@ class DCT(Wrapper):
 
 def _rotated(rows: Array, inverse: bool) -> Array:
     matrix = jnp.asarray(_matrix(rows.shape[1]), rows.dtype)
-    # Full precision: an accelerator's default would round to bfloat16, and nothing be orthonormal.
+    # With the default precision of some accelerators, entries would be rounded to bfloat16, and
+    # the transform would not be orthonormal.
     return jnp.matmul(rows, matrix if inverse else matrix.T, precision=lax.Precision.HIGHEST)
 
 
 def _matrix(size: int) -> np.ndarray:
-    """The orthonormal DCT-II, a coefficient a row: f64[size, size]."""
+    """The orthonormal DCT-II, one coefficient in each row: f64[size, size]."""
     i = np.arange(size)
     matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * i + 1) * i[:, None] / (2 * size))
     matrix[0] = np.sqrt(1 / size)

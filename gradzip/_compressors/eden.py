@@ -1,4 +1,4 @@
-"""Rotated, then rounded as is best for Gaussians: EDEN, and at one bit DRIVE."""
+"""A random rotation, then the best rounding of Gaussian entries: EDEN, and DRIVE at one bit."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ from gradzip import _blocks as blocks, _checks as checks
 from gradzip._base import Array, Compressor, Key, Like
 from gradzip._compressors.qsgd import Quantized
 from gradzip._compressors.rotated import block_for, rotate, rotate_back, rotated_like
-from gradzip._packing import pack, unpack, words_for
+from gradzip._kernels.reductions import inner_products, norm as norm_of
+from gradzip._kernels.words import pack, unpack
 
 
 @dataclasses.dataclass(frozen=True)
 class EDEN(Compressor):
-    """C(v) = S R^T c, where c_i is the centroid nearest to (R v)_i, in units of their mean square.
+    """C(v) = S R^T c, where c_i is the centroid nearest to (R v)_i.
 
-    R is a random rotation (`Rotated`), after which a block of d entries is nearly Gaussian, and the
-    2^bits centroids are those of Lloyd and Max for a Gaussian.
+    R is a random rotation (`Rotated`), after which a block of d entries is nearly Gaussian. The
+    2^bits centroids are those of Lloyd and Max for a Gaussian, in units of the root mean square of
+    the block.
 
     Args:
-      bits: of one code, 1 to 5.
-      scale: 'unbiased', S = |v|^2 / <R v, c>, or 'nearest', S = <R v, c> / |c|^2, which has the
-        smaller error and is what a memory asks for.
+      bits: the size of one code, 1 to 5.
+      scale: 'unbiased' for S = |v|^2 / <R v, c>, or 'nearest' for S = <R v, c> / |c|^2, which has
+        the smaller error and is what a memory uses.
 
-    Payload: codes and one scale a block of 2^14 entries; bits n / 8 + n / 4096 bytes for n float32
-    entries, padded as in `Rotated`.
+    Payload: one code for each entry and one scale for each block of 2^14 entries; bits n / 8 +
+      n / 4096 bytes for n float32 entries, padded as in `Rotated`.
 
-    Guarantee: for large leaves |C(v) - v|^2 / |v|^2 tends to 0.571, 0.133, 0.036, 0.0096, 0.0025 at
-      1 to 5 bits for 'unbiased', and to e / (1 + e) of each e for 'nearest'. 'unbiased' has the
-      mean right for a uniformly random rotation, and nearly so for the fast one used here, so no
-      omega is stated. 'nearest' is contractive: delta = 4 a b / (a + b)^2 / d at worst, a and b the
-      smallest and the largest centroid. A block that is not finite stays so.
+    Guarantee: for large leaves and 'unbiased', e = |C(v) - v|^2 / |v|^2 tends to 0.571, 0.133,
+      0.036, 0.0096 and 0.0025 at 1 to 5 bits; for 'nearest' it tends to e / (1 + e). 'unbiased' is
+      unbiased for a uniformly random rotation. For the fast rotation used here it is nearly so, and
+      no omega is stated. 'nearest' is contractive with delta = 4 a b / (a + b)^2 / d at worst,
+      where a and b are the smallest and the largest positive centroid. A block that is not finite
+      stays so.
 
     Raises:
-      ValueError: bits or scale out of range.
+      ValueError: bits or scale is out of range.
       TypeError: bits is not an integer.
 
     Example:
@@ -65,17 +68,17 @@ class EDEN(Compressor):
 
     def encode(self, x: Array, key: Key) -> Quantized:
         rotated, block = rotate(x, key), block_for(x.size)
-        norm = blocks.norm(rotated, block)
+        norm = norm_of(rotated, block)
         to_unit = blocks.reciprocal(norm) * math.sqrt(block)
         unit = rotated * blocks.per_entry(to_unit, block, rotated.size)
         codes = sum((unit > t).astype(jnp.uint32) for t in _thresholds(self.bits))
         codes = jnp.asarray(codes, jnp.uint32)
-        inner, energy = blocks.inner_products(unit, _values(codes, self.bits, unit), block)
+        inner, energy = inner_products(unit, _values(codes, self.bits, unit), block)
         if self.scale == 'unbiased':
             scale = norm * math.sqrt(block) / jnp.where(inner == 0, 1, inner)
         else:
             scale = norm / math.sqrt(block) * inner / jnp.where(energy == 0, 1, energy)
-        return Quantized(pack(codes, self.bits)[: words_for(codes.size, self.bits)], scale)
+        return Quantized(pack(codes, self.bits), scale)
 
     def decode(self, payload: Quantized, like: Like, key: Key) -> Array:
         rotated, block = rotated_like(like), block_for(like.size)
@@ -84,7 +87,11 @@ class EDEN(Compressor):
         return rotate_back(_values(codes, self.bits, scale) * scale, like, key)
 
     def delta(self, like: Like) -> float | None:
-        """By Chebyshev's sum inequality, c being larger where R v is, and Kantorovich's for c."""
+        """The constant of 'nearest', or None.
+
+        It follows from Chebyshev's sum inequality, because c is larger where R v is, and from
+        Kantorovich's inequality for c.
+        """
         if self.scale == 'unbiased':
             return None
         values = centroids(self.bits)[1 << self.bits - 1 :]
@@ -103,7 +110,8 @@ class EDEN(Compressor):
 def centroids(bits: int) -> tuple[float, ...]:
     """The 2**bits values with the least mean squared distance to a standard Gaussian, ascending.
 
-    Lloyd's iteration: every value is the mean of the Gaussian between the midpoints around it.
+    This is Lloyd's iteration: every value becomes the mean of the Gaussian between the midpoints
+    around it.
     """
     values = np.linspace(-2, 2, 1 << bits) if bits > 1 else np.array([-1.0, 1.0])
     erf = np.vectorize(math.erf)
@@ -123,5 +131,5 @@ def _thresholds(bits: int) -> list[float]:
 
 
 def _values(codes: Array, bits: int, like: Array) -> Array:
-    """The centroids of codes, in like's dtype."""
+    """The centroids of codes, in the dtype of `like`."""
     return jnp.asarray(centroids(bits), like.dtype)[codes]

@@ -13,7 +13,8 @@ from gradzip._compressors import counted, sparse
 from gradzip._compressors.counted import Counted
 from gradzip._compressors.sparse import Indexed
 from gradzip._compressors.topk import kept
-from gradzip._kernels.selection import magnitude
+from gradzip._kernels.magnitude import magnitude
+from gradzip._kernels.selection import top_k
 
 MARGIN = 1 + 1e-6  # of rounded sums; that of 10 million float32 squares was off by 2e-8
 
@@ -69,7 +70,7 @@ class Energy(Indexed):
         del key
         sparse.check_size(self, x)
         flat = x.ravel()
-        values, indices = sparse.largest(flat, kept(self.capacity, x.size))
+        values, indices = top_k(flat, kept(self.capacity, x.size))
         # In units of the largest entry, which is among the K largest, squares cannot overflow.
         largest = jnp.max(jnp.abs(values), initial=0)
         unit = jnp.where(largest == 0, 1, largest)

@@ -1,4 +1,4 @@
-"""Integers of a few bits, a scale for every block."""
+"""Integers of a few bits, and a scale for every block."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradzip import _blocks as blocks, _checks as checks, _noise as noise
 from gradzip._base import Array, Compressor, Key, Like
 from gradzip._compressors.qsgd import Quantized, dequantize, fit, omega_of_max, quantize
+from gradzip._kernels.reductions import largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,20 +18,22 @@ class Int(Compressor):
     """Rounds x / s to integers in [-q, q], q = 2^(bits - 1) - 1, with s = max|x| / q in each block.
 
     Args:
-      bits: of one integer: 2, 4 or 8.
+      bits: the size of one integer: 2, 4 or 8.
       block: entries that share a scale; the last block may be shorter.
-      rounding: 'stochastic' rounds at random, so that the mean is right; it is `QSGD` by another
-        name. 'nearest' draws nothing.
+      rounding: 'stochastic' rounds at random without bias, which is what `QSGD` does. 'nearest'
+        rounds to the nearest integer and draws no random numbers.
 
-    Payload: codes and one scale a block; bits n / 8 + 4 n / block bytes for n float32 entries.
+    Payload: one code for each entry and one scale for each block; bits n / 8 + 4 n / block bytes
+      for n float32 entries.
 
-    Guarantee: for blocks of b entries 'stochastic' is unbiased with omega =
-      min((b - 1) / (4 q^2), sqrt(b - 1) / 2 q), and 'nearest' contractive with delta =
-      1 / (1 + (b - 1) / (4 q^2)), reached when all entries but the largest lie half-way. A block
-      that holds NaN, infinity or magnitudes above finfo.max / 4 decodes to nothing finite.
+    Guarantee: for blocks of b entries, 'stochastic' is unbiased with omega =
+      min((b - 1) / (4 q^2), sqrt(b - 1) / 2 q), and 'nearest' is contractive with delta =
+      1 / (1 + (b - 1) / (4 q^2)), reached when all entries but the largest lie half-way between two
+      levels. No entry of a block is finite after decoding if the block holds NaN, infinity or a
+      magnitude above finfo.max / 4.
 
     Raises:
-      ValueError: bits, block or rounding is none of the above.
+      ValueError: bits, block or rounding is not one of the values above.
       TypeError: bits or block is not an integer.
 
     Example:
@@ -39,7 +42,7 @@ class Int(Compressor):
       Quantized(codes=Array([2004318030], dtype=uint32), scale=Array([0.2857143], dtype=float32))
 
     Reference: Dettmers et al., arXiv 2110.02861, for blockwise scales; Alistarh et al., arXiv
-    1610.02132, for rounding at random.
+      1610.02132, for random rounding.
     """
 
     bits: int
@@ -64,7 +67,7 @@ class Int(Compressor):
 
     def encode(self, x: Array, key: Key) -> Quantized:
         flat, block = blocks.wide(x), blocks.block_of(x.size, self.block)
-        scale = blocks.largest(flat, block) / self._levels
+        scale = largest(flat, block) / self._levels
 
         def threshold(piece: Array, start: int) -> Array:
             if self.random:

@@ -1,4 +1,4 @@
-"""Powers of two."""
+"""Stochastic rounding to powers of two."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from jax import lax
 
 from gradzip import _blocks as blocks, _noise as noise
 from gradzip._base import Array, Compressor, Key, Like
-from gradzip._packing import pack, unpack, words_for
+from gradzip._kernels.codes import pack_codes
+from gradzip._kernels.words import unpack
 
 
 class Powers(NamedTuple):
-    """Sign and exponent of every entry as IEEE 754 has them, packed; times one scale."""
+    """The sign and exponent bits of every entry, as in IEEE 754, packed, and one scale."""
 
     codes: Array  # u32[words]
-    scale: Array  # f[], 1 unless a memory asked for another
+    scale: Array  # f[], a factor of all entries; 1 unless a memory asked for another
 
 
 @dataclasses.dataclass(frozen=True)
 class Natural(Compressor):
-    """Rounds every magnitude at random to one of the two powers of two beside it.
+    """Rounds every magnitude at random to one of the two powers of two next to it.
 
-    v = (1 + m) 2^e becomes 2^(e+1) with probability m, else 2^e: a random number below one is added
-    to the mantissa, and the mantissa is dropped.
+    v = (1 + m) 2^e becomes 2^(e+1) with probability m, and 2^e otherwise. This adds a random number
+    below one to the mantissa m, and then drops the mantissa.
 
-    Payload: codes of 9 bits (12 for float64) and one scale; 9 n / 8 + 4 bytes for n float32
-    entries.
+    Payload: one code of 9 bits (12 for float64) for each entry, and one scale; 9 n / 8 + 4 bytes
+      for n float32 entries.
 
-    Guarantee: unbiased with omega = 1/8, whatever the leaf. Denormal entries count as zero; above
-      2**127 an entry may become infinite; NaN decodes to infinity.
+    Guarantee: unbiased with omega = 1/8 for every leaf. Denormal entries count as zero, an entry
+      above 2**127 may become infinite, and NaN decodes to infinity.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -49,12 +50,12 @@ class Natural(Compressor):
         flat = blocks.wide(x)
         layout = _Layout(flat.dtype)
 
-        def words(piece: Array, start: int) -> Array:
+        def round_at_random(piece: Array, start: int) -> Array:
             draws = noise.bits(key, piece.shape, start) >> jnp.uint32(layout.spare)
-            return pack(layout.code(piece, draws), layout.bits)
+            return layout.code(piece, draws)
 
-        codes = blocks.in_pieces(words, flat, max(flat.size, 1))
-        return Powers(codes[: words_for(x.size, layout.bits)], jnp.ones([], flat.dtype))
+        codes = pack_codes(round_at_random, flat, layout.bits)
+        return Powers(codes, jnp.ones([], flat.dtype))
 
     def decode(self, payload: Powers, like: Like, key: Key) -> Array:
         del key
@@ -71,7 +72,7 @@ class Natural(Compressor):
 
 
 class _Layout:
-    """Where the bits of a float are: sign and exponent are the code, the mantissa is below."""
+    """The places of the bits of a float: sign and exponent are the code, the mantissa is below."""
 
     def __init__(self, dtype: Any) -> None:
         info = jnp.finfo(dtype)
@@ -79,9 +80,7 @@ class _Layout:
         self.dtype = info.dtype
         self.mantissa = info.nmant
         self.bits = info.bits - info.nmant
-        self.spare = max(
-            0, 32 - info.nmant
-        )  # bits of a random word that the mantissa has no use for
+        self.spare = max(0, 32 - info.nmant)  # random bits that a word has more than the mantissa
         self.missing = max(0, info.nmant - 32)  # low bits of the mantissa that get no random bit
 
     def code(self, x: Array, draws: Array) -> Array:
@@ -90,10 +89,10 @@ class _Layout:
         exponent = (word >> self.mantissa) & ((1 << self.bits - 1) - 1)
         normal = (exponent > 0) & (exponent < (1 << self.bits - 1) - 1)
         draws = draws.astype(self.word) << self.missing
-        # A carry out of the mantissa is the next power. Infinity and NaN must not carry on.
+        # A carry out of the mantissa gives the next power. Infinity and NaN must not be changed.
         word = jnp.where(normal, word + draws, word)
         return (word >> self.mantissa).astype(jnp.uint32)
 
     def value(self, codes: Array) -> Array:
-        """What codes stand for."""
+        """The powers that codes stand for."""
         return lax.bitcast_convert_type(codes.astype(self.word) << self.mantissa, self.dtype)

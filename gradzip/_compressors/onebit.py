@@ -1,4 +1,4 @@
-"""One bit an entry, and what the entries of each sign are on average."""
+"""One sign bit for each entry, and the mean of the entries of each sign."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
 
 from gradzip import _blocks as blocks, _checks as checks
 from gradzip._base import Array, Compressor, Key, Like
-from gradzip._blocks import WORD_BITS
-from gradzip._packing import unpack, words_for
+from gradzip._kernels.signs import signs_and_two_means
+from gradzip._kernels.words import WORD_BITS, unpack
 
 
 class TwoMeans(NamedTuple):
-    """A bit is set where the entry is negative; the means of the others and of those, by block."""
+    """A bit is set where the entry is negative, and every block has one mean for each sign."""
 
     bits: Array  # u32[words]
     means: Array  # f[2, blocks], the first row >= 0, the second <= 0
@@ -23,25 +22,25 @@ class TwoMeans(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OneBit(Compressor):
-    """Replaces every entry by the mean of its block's entries of the same sign.
+    """Replaces every entry by the mean of the entries of the same sign in its block.
 
-    C(v) is the projection of v on the span of the two indicators, of v >= 0 and of v < 0, so no
-    other two values for these bits are nearer.
+    C(v) is the projection of v on the span of the indicators of v >= 0 and of v < 0, so no other
+    two values for these bits are nearer to v.
 
     Args:
       block: entries that share their two means, a multiple of 32; None for the whole leaf. The last
         block may be shorter.
 
-    Payload: one bit an entry and two means a block; n / 8 + 8 n / block bytes for n float32
-    entries.
+    Payload: one bit for each entry and two means for each block; n / 8 + 8 n / block bytes for n
+      float32 entries.
 
-    Guarantee: contractive with delta >= |v|_1^2 / (b |v|_2^2) in blocks of b entries: 1 / b at
-      worst (one non-zero entry), and 2 / pi for Gaussian entries, as for `ScaledSign`; more where
-      the signs differ in frequency or size. Biased: use it under `error_feedback` or `ef21`. What
-      is not finite makes a mean of its block not finite.
+    Guarantee: contractive with delta >= |v|_1^2 / (b |v|_2^2) in blocks of b entries. That is 1 / b
+      at worst (one non-zero entry) and 2 / pi for Gaussian entries, as for `ScaledSign`, and more
+      where the signs differ in frequency or size. It is biased: use it under `error_feedback` or
+      `ef21`. If an entry is not finite, neither is the mean that stands for it.
 
     Raises:
-      ValueError: block is not positive, or not a multiple of 32.
+      ValueError: block is not positive, or it is not a multiple of 32.
       TypeError: block is not an integer.
 
     Example:
@@ -66,16 +65,8 @@ class OneBit(Compressor):
 
     def encode(self, x: Array, key: Key) -> TwoMeans:
         del key
-        flat, block = blocks.wide(x), blocks.block_of(x.size, self.block)
-        words, *sums = blocks.in_pieces(_signs_and_sums, flat, block)
-        negatives = lax.population_count(words).astype(flat.dtype)
-        length = jnp.minimum(block, x.size - block * jnp.arange(-(-x.size // block)))
-        below = blocks.totals(negatives, x.size, block)
-        means = [
-            blocks.totals(total, x.size, block) / jnp.maximum(count / WORD_BITS, 1 / WORD_BITS)
-            for total, count in zip(sums, (length.astype(flat.dtype) - below, below), strict=True)
-        ]
-        return TwoMeans(words[: words_for(x.size, 1)], jnp.stack(means))
+        block = blocks.block_of(x.size, self.block)
+        return TwoMeans(*signs_and_two_means(blocks.wide(x), block))
 
     def decode(self, payload: TwoMeans, like: Like, key: Key) -> Array:
         del key
@@ -89,17 +80,3 @@ class OneBit(Compressor):
 
     def scaled(self, payload: TwoMeans, factor: Array | float) -> TwoMeans:
         return payload._replace(means=payload.means * jnp.asarray(factor, payload.means.dtype))
-
-
-def _signs_and_sums(piece: Array, start: int) -> tuple[Array, Array, Array]:
-    """For every 32 entries, in one pass: signs, and the sums of either sign, over 32."""
-    del start
-    rows = piece.reshape(-1, WORD_BITS)
-    bits = (rows < 0).astype(jnp.uint32) << lax.iota(jnp.uint32, WORD_BITS)
-    low = jnp.where(rows < 0, rows, 0) / WORD_BITS
-    high = jnp.where(rows < 0, 0, rows) / WORD_BITS  # NaN is here
-    zero = jnp.zeros([], piece.dtype)
-    words, high, low = lax.reduce(
-        (bits, high, low), (jnp.uint32(0), zero, zero), blocks.add_each, (1,)
-    )
-    return words, high, low

@@ -17,21 +17,22 @@ from gradzip._compressors.topk import kept
 
 @dataclasses.dataclass(frozen=True)
 class RandBlock(Compressor):
-    """Cuts the flat array into B blocks of ceil(fraction * n) entries and keeps one, times B.
+    """Keeps one of B blocks of ceil(fraction * n) consecutive entries, multiplied by B.
 
-    Bare, it means `Sum(RandBlock(fraction))`: all workers draw the same block. Drawing costs one
-    number and keeping a block is one slice, where RandK permutes.
+    Used as a reducer, it means `Sum(RandBlock(fraction))`, where all workers draw the same block. A
+    draw is one random number and keeping a block is one slice, whereas RandK computes a
+    permutation.
 
     Args:
       fraction: the share of entries that is kept, in (0, 1]; at least one entry is.
 
-    Payload: `values` of the block, no index (the key tells it), zeros after the end of the array;
-    4 ceil(fraction n) bytes for n float32 entries.
+    Payload: `values` of the block, with zeros after the end of the array, and no index, because the
+      key determines it; 4 ceil(fraction n) bytes for n float32 entries.
 
-    Guarantee: unbiased with omega = B - 1. Linear for one key.
+    Guarantee: unbiased with omega = B - 1. It is linear for one key.
 
     Raises:
-      ValueError: fraction outside (0, 1].
+      ValueError: fraction is outside (0, 1].
       TypeError: fraction is not a number.
 
     Example:
@@ -40,7 +41,7 @@ class RandBlock(Compressor):
       Entries(values=Array([6., 8.], dtype=float32))
 
     Reference: the random block of Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573; Richtarik,
-    Takac, arXiv 1107.2848, for block-coordinate descent.
+      Takac, arXiv 1107.2848, for block-coordinate descent.
     """
 
     fraction: float
@@ -52,7 +53,7 @@ class RandBlock(Compressor):
         checks.unit_interval('RandBlock', 'fraction', self.fraction)
 
     def _blocks(self, size: int) -> tuple[int, int]:
-        """How many blocks of which length."""
+        """The number of blocks and their length."""
         length = kept(self.fraction, size)
         return (-(-size // length), length) if size else (1, 0)
 

@@ -13,27 +13,28 @@ from gradzip._compressors.topk import kept
 
 
 class Entries(NamedTuple):
-    """Entries at positions that the key tells, so that no indices travel."""
+    """Entries at positions that the key determines, so that no indices are sent."""
 
     values: Array  # f[k]
 
 
 @dataclasses.dataclass(frozen=True)
 class RandK(Compressor):
-    """Keeps k = ceil(fraction * n) entries drawn without replacement, times n / k.
+    """Keeps k = ceil(fraction * n) entries drawn without replacement, multiplied by n / k.
 
-    Bare, it means `Sum(RandK(fraction))`: all workers draw the same positions and the values are
-    summed in flight. `Gather(RandK(fraction))` lets every worker draw its own.
+    Used as a reducer, it means `Sum(RandK(fraction))`, where all workers draw the same positions
+    and an all-reduce sums the values. In `Gather(RandK(fraction))` every worker draws its own.
 
     Args:
       fraction: the share of entries that is kept, in (0, 1]; at least one entry is.
 
-    Payload: `values`, no indices (the key tells them); 4 k bytes for k float32 entries.
+    Payload: `values`, and no indices, because the key determines them; 4 k bytes for k float32
+      entries.
 
-    Guarantee: unbiased with omega = n / k - 1. Linear for one key.
+    Guarantee: unbiased with omega = n / k - 1. It is linear for one key.
 
     Raises:
-      ValueError: fraction outside (0, 1].
+      ValueError: fraction is outside (0, 1].
       TypeError: fraction is not a number.
 
     Example:
@@ -41,8 +42,8 @@ class RandK(Compressor):
       >>> gz.RandK(0.5).encode(jnp.array([1.0, 1.0, 1.0, 1.0]), jax.random.key(0))
       Entries(values=Array([2., 2.], dtype=float32))
 
-    Reference: Stich, Cordonnier, Jaggi, arXiv 1809.07599, definition 2.1, here rescaled to be
-      unbiased.
+    Reference: Stich, Cordonnier, Jaggi, arXiv 1809.07599, definition 2.1, multiplied by n / k so
+      that it is unbiased.
     """
 
     fraction: float

@@ -1,4 +1,4 @@
-"""A random rotation before, and back after."""
+"""Compression of a randomly rotated leaf."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from jax import lax
 
 from gradzip import _noise as noise
 from gradzip._base import Array, Key, Like, Payload, like_of
-from gradzip._blocks import WORD_BITS
 from gradzip._compose import Wrapper
-from gradzip._packing import unpack
+from gradzip._kernels.words import WORD_BITS, unpack
 
-BLOCK = 1 << 14  # entries that are rotated together: two products with matrices of 128 x 128
-SMALL_BLOCK = 128  # blocks are shorter where that saves padding, but not shorter than this
-SIGNS = 1 << 31  # offset of the signs in a key's stream; the compressor draws from its beginning
+LONGEST_BLOCK = 1 << 14  # rotated together by two products with matrices of 128 x 128
+SHORTEST_BLOCK = 128  # a shorter block would save little padding
+SIGNS_START = 1 << 31  # in the key's stream; the compressor draws from the beginning of it
 
 
 @dataclasses.dataclass(frozen=True)
 class Rotated(Wrapper):
-    """C'(v) = R^T C(R v), with R a Hadamard matrix after random signs.
+    """C'(v) = R^T C(R v), where R multiplies by random signs and then by a Hadamard matrix.
 
-    A rotated block looks Gaussian, whatever the leaf: no entry is far larger than the others, which
-    is what a quantizer with one scale needs.
+    The entries of a rotated block are nearly Gaussian for every leaf, so that none is far larger
+    than the others. A quantizer with one scale needs this.
 
     Args:
-      compressor: any compressor; it sees a flat array, padded with zeros to whole blocks of 2^14
-        entries, or of fewer where the padding would exceed a sixteenth of the leaf.
+      compressor: any compressor. It compresses a flat array, padded with zeros to whole blocks of
+        2^14 entries, or of fewer where the padding would exceed a sixteenth of the leaf.
 
-    Payload: the wrapped compressor's, of the padded array. The signs come from the key.
+    Payload: that of the wrapped compressor for the padded array. The signs come from the key.
 
     Guarantee: that of the wrapped compressor for an array of the padded size, because R is
-      orthogonal and dropping the padding only reduces the error. An entry that is not finite makes
-      its whole block not finite; so does a block whose sum overflows.
+      orthogonal and dropping the padding only reduces the error. A block with an entry that is not
+      finite, or whose sums overflow, is not finite after decoding.
 
     Raises:
       TypeError: compressor is not a Compressor.
@@ -64,14 +63,14 @@ class Rotated(Wrapper):
 
 def block_for(size: int) -> int:
     """How many entries of a leaf are rotated together."""
-    block = min(BLOCK, 1 << max(size - 1, 0).bit_length())
-    while -size % block > size // 16 and block > SMALL_BLOCK:
+    block = min(LONGEST_BLOCK, 1 << max(size - 1, 0).bit_length())
+    while -size % block > size // 16 and block > SHORTEST_BLOCK:
         block //= 2
     return block
 
 
 def rotated_like(like: Like) -> Like:
-    """Of the rotated array: flat, in whole blocks, in at least float32."""
+    """Shape and dtype of the rotated array: flat, in whole blocks, in at least float32."""
     block = block_for(like.size)
     dtype = jnp.float64 if like.dtype == jnp.float64 else jnp.float32
     return Like((-(-like.size // block) * block,), dtype)
@@ -85,13 +84,13 @@ def rotate(x: Array, key: Key) -> Array:
 
 
 def rotate_back(y: Array, like: Like, key: Key) -> Array:
-    """R^T y without the padding: a Hadamard matrix is its own transpose."""
+    """R^T y without the padding. A Hadamard matrix is its own transpose."""
     flat = _hadamard(y, block_for(like.size)) * _signs(key, rotated_like(like))
     return flat[: like.size].astype(like.dtype).reshape(like.shape)
 
 
 def _signs(key: Key, like: Like) -> Array:
-    words = noise.bits(key, (-(-like.size // WORD_BITS),), SIGNS)
+    words = noise.bits(key, (-(-like.size // WORD_BITS),), SIGNS_START)
     negative = unpack(words, 1, like.size) == 1
     return jnp.where(negative, -1, 1).astype(like.dtype)
 

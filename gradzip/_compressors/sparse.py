@@ -1,4 +1,4 @@
-"""Some entries of an array and where they stand: what the sparse compressors share."""
+"""Entries and indices: what the sparse compressors have in common."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from jax import lax
 
 from gradzip import _checks as checks, _positions as positions
 from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
-from gradzip._kernels import selection
 from gradzip._positions import Positions
-
-LARGE = 1 << 17  # up to here lax.top_k costs at most milliseconds, and compiles faster,
-MANY = 1 << 10  # unless it has to bring so many entries into order
 
 Form = Literal['packed', 'plain']
 
@@ -30,24 +26,24 @@ class Sparse(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Indexed(Compressor):
-    """Keeps entries, `values`, at places that its payload tells: no algorithm, only that form."""
+    """A compressor whose payload has `values` and says where in the array they stood."""
 
     sparse: ClassVar[bool] = True
     selects: ClassVar[bool] = True
 
     @abc.abstractmethod
     def indices_of(self, payload: Payload, like: Like) -> Array:
-        """Where the values stood, i32[k]; `like.size`, which is out of bounds, for none."""
+        """Where the values stood: i32[k]. An index of `like.size` marks an unused place."""
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         del key
         return _place(payload.values, self.indices_of(payload, like), like)
 
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
-        """Payload by payload into the same array.
+        """Adds one payload after the other to the same array.
 
-        Only their entries of it are touched, where a sum of dense arrays passes over memory for
-        every worker, and all indices at once would not fit a cache.
+        This touches only the entries that were sent. A sum of dense arrays would read and write
+        memory for every worker, and the indices of all workers at once would not fit a cache.
         """
         workers = keys.shape[0]
 
@@ -64,12 +60,12 @@ class Indexed(Compressor):
 
 
 def check_form(owner: str, form: str) -> None:
-    """Refuses what is no way to write indices."""
+    """Raises ValueError for an unknown index format."""
     checks.one_of(owner, 'indices', form, get_args(Form))
 
 
 def check_size(owner: object, x: Array) -> None:
-    """Refuses arrays that int32 cannot index."""
+    """Raises ValueError for an array that int32 cannot index."""
     if x.size >= 1 << 31:
         raise ValueError(
             f'{owner!r} indexes entries with int32, but an array of shape {x.shape} has '
@@ -77,20 +73,13 @@ def check_size(owner: object, x: Array) -> None:
         )
 
 
-def largest(flat: Array, count: int) -> tuple[Array, Array]:
-    """The entries of largest magnitude and their indices, ascending: f[count], i32[count]."""
-    if flat.size > LARGE or count > MANY:
-        return selection.top_k(flat, count)
-    return selection.sorted_top_k(flat, count)
-
-
 def write(indices: Array, size: int, form: Form) -> Positions | Array:
-    """Indices as they travel; one that equals `size` stands for no entry."""
+    """Indices in the form in which they are sent; one that equals `size` stands for no entry."""
     return positions.encode(indices, size) if form == 'packed' else indices
 
 
 def read(indices: Positions | Array, count: int, size: int) -> Array:
-    """Indices as they were written: i32[count]."""
+    """The indices that `write` was given: i32[count]."""
     return positions.decode(indices, count, size) if isinstance(indices, Positions) else indices
 
 
@@ -106,9 +95,9 @@ def _place(values: Array, indices: Array, like: Like) -> Array:
 
 
 def _add(x: Array, values: Array, indices: Array) -> Array:
-    """x with something added at distinct flat indices; those outside are dropped.
+    """Adds values at distinct flat indices; those that are out of bounds are dropped.
 
-    In place where x is donated or dies here.
+    XLA works in place if x is donated or is not used afterwards.
     """
     flat = x.ravel().at[indices].add(values, mode='drop', wrap_negative_indices=False)
     return flat.reshape(x.shape)

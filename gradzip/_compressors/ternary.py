@@ -1,4 +1,4 @@
-"""Signs by the toss of a coin: the paper's ternary quantizer, and TernGrad's."""
+"""Random signs and zeros: the ternary quantizer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from gradzip._compressors.qsgd import QSGD, Quantized
 
 @dataclasses.dataclass(frozen=True)
 class Ternary(Compressor):
-    """Q(v)_i = N sign(v_i) xi_i with xi_i ~ Bernoulli(|v_i| / N), N one norm of the whole leaf.
+    """Q(v)_i = N sign(v_i) xi_i with xi_i ~ Bernoulli(|v_i| / N), where N is a norm of the leaf.
 
     It is `QSGD` with one level and one scale.
 
     Args:
-      norm: N. 'l2' is the paper's gradient quantizer, 'max' is TernGrad's.
+      norm: N. 'l2' is the gradient quantizer of the first paper below, 'max' is TernGrad.
 
-    Payload: codes of two bits and one scale; n / 4 + 4 bytes for n float32 entries.
+    Payload: one code of two bits for each entry, and one scale; n / 4 + 4 bytes for n float32
+      entries.
 
-    Guarantee: unbiased with omega = sqrt(n) - 1 for 'l2' and (sqrt(n) - 1) / 2 for 'max', both
-      reached. A leaf that holds NaN or infinity decodes to NaN.
+    Guarantee: unbiased with omega = sqrt(n) - 1 for 'l2' and (sqrt(n) - 1) / 2 for 'max', both of
+      which are reached. A leaf that holds NaN or infinity decodes to NaN.
 
     Raises:
-      ValueError: another norm.
+      ValueError: norm is neither 'l2' nor 'max'.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz

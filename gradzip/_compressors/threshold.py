@@ -1,4 +1,4 @@
-"""The entries that are not small against the largest one."""
+"""The entries that are large in comparison with the largest one."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from gradzip._compressors import counted, sparse
 from gradzip._compressors.counted import Counted
 from gradzip._compressors.sparse import Indexed
 from gradzip._compressors.topk import kept
-from gradzip._kernels.selection import magnitude
+from gradzip._kernels.magnitude import magnitude
+from gradzip._kernels.selection import top_k
 
 
 @dataclasses.dataclass(frozen=True)
 class Threshold(Indexed):
-    """Keeps the entries with |v_i| >= relative * max|v|, as far as there is room for them.
+    """Keeps the entries with |v_i| >= relative * max|v|, if there is room for them.
 
-    How many there are depends on the data, but the size of a payload cannot: there is room for
-    K = ceil(capacity * n). Where more qualify, the K largest of them are kept, ties by the lower
-    index, and the others are lost, so a memory keeps them. The bytes on the wire are those of the
-    room; `count` says how many entries were worth sending.
+    Their number depends on the data. The size of a payload is static, so it has room for
+    K = ceil(capacity * n) entries. Where more qualify, the K largest are kept, ties by the lower
+    index, and the others are lost, so that a memory keeps them. The bytes on the wire are always
+    those of the K entries; `count` says how many of them are used.
 
     Args:
-      relative: lambda, share of the largest magnitude, in (0, 1].
+      relative: lambda, the share of the largest magnitude, in (0, 1].
       capacity: share of entries there is room for, in (0, 1]; one at least. Of 10 million Gaussian
         entries 1 % exceed half the largest.
 
-    Payload: `values` of the entries and zeros behind them, packed `indices` and the `count`; K (4 +
+    Payload: `values` of the entries and zeros after them, packed `indices` and the `count`; K (4 +
       0.66) bytes for float32 at the default capacity of a tenth.
 
-    Guarantee: contractive with delta = min(1 / (1 + (n - 1) lambda^2), K / n). If all fit, what is
-      dropped is below lambda max|v| and at most n - 1 entries, less than (n - 1) lambda^2 max|v|^2
-      in all, and what is kept is at least max|v|^2. If they do not fit, the K largest are kept,
-      which is TopK. Zeros are not kept. If an entry is infinite, only such ones are kept; if one is
-      NaN, the K largest, NaN first. Biased: use it under `error_feedback` or `ef21`.
+    Guarantee: contractive with delta = min(1 / (1 + (n - 1) lambda^2), K / n). If the entries fit,
+      at most n - 1 are dropped, each below lambda max|v|, so their energy is less than
+      (n - 1) lambda^2 max|v|^2, and that of the kept entries is at least max|v|^2. If they do not
+      fit, the K largest are kept, as by TopK. Zeros are not kept. If an entry is infinite, only
+      infinite entries are kept; if one is NaN, the K largest are kept, NaN first. It is biased: use
+      it under `error_feedback` or `ef21`.
 
     Raises:
-      ValueError: relative or capacity outside (0, 1]; at trace time, an array of 2**31 entries or
-        more.
+      ValueError: relative or capacity is outside (0, 1]; at trace time, the array has 2**31 entries
+        or more.
       TypeError: relative or capacity is not a number.
 
     Example:
@@ -65,7 +67,7 @@ class Threshold(Indexed):
     def encode(self, x: Array, key: Key) -> Counted:
         del key
         sparse.check_size(self, x)
-        values, indices = sparse.largest(x.ravel(), kept(self.capacity, x.size))
+        values, indices = top_k(x.ravel(), kept(self.capacity, x.size))
         size = jnp.abs(values.astype(widest(jnp.float32, x.dtype)))
         # The largest entry is among the K largest. NaN is not below anything.
         below = size < self.relative * jnp.max(size, initial=0)

@@ -9,29 +9,32 @@ from gradzip import _checks as checks
 from gradzip._base import Array, Key, Like
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Form, Indexed, Sparse
+from gradzip._kernels.selection import top_k
 
 
 @dataclasses.dataclass(frozen=True)
 class TopK(Indexed):
     """Keeps the ceil(fraction * n) entries of largest magnitude, ties by the lower index.
 
-    NaN counts as larger than infinity, so it is sent and seen, not remembered in silence.
+    NaN counts as larger than infinity, so that it is sent and noticed instead of staying in a
+    memory.
 
     Args:
       fraction: the share of entries that is kept, in (0, 1]; at least one entry is.
-      indices: 'packed' writes them in at most log2(n / k) + 2 bits each, 'plain' in 32. Of 10
-        million entries at 1 %, packing is under a tenth of a memory step, unpacking a payload too
-        (`experiments/bench_compressors.py`), and three eighths of the bytes are saved.
+      indices: 'packed' writes an index in at most log2(n / k) + 2 bits, 'plain' in 32. For 10
+        million entries at 1 %, packing takes less than a tenth of the time of a memory step, and so
+        does unpacking a payload (`experiments/bench_compressors.py`). It saves three eighths of the
+        bytes.
 
     Payload: `values` and their ascending `indices` in the flat array; k (4 + L / 8) bytes for k
-      float32 entries, L = 11.97, 8.56, 5.25 bits at 0.1, 1 and 10 %, or 32.
+      float32 entries, where L is 11.97, 8.56 and 5.25 bits at 0.1, 1 and 10 %, or 32 if 'plain'.
 
-    Guarantee: contractive with delta = k / n, reached when all magnitudes are equal. Biased: use it
-    under `error_feedback` or `ef21`.
+    Guarantee: contractive with delta = k / n, reached when all magnitudes are equal. It is biased:
+      use it under `error_feedback` or `ef21`.
 
     Raises:
-      ValueError: fraction outside (0, 1], another form of indices; at trace time, an array of
-        2**31 entries or more.
+      ValueError: fraction is outside (0, 1], or indices is another word; at trace time, the array
+        has 2**31 entries or more.
       TypeError: fraction is not a number.
 
     Example:
@@ -53,7 +56,7 @@ class TopK(Indexed):
     def encode(self, x: Array, key: Key) -> Sparse:
         del key
         sparse.check_size(self, x)
-        values, indices = sparse.largest(x.ravel(), kept(self.fraction, x.size))
+        values, indices = top_k(x.ravel(), kept(self.fraction, x.size))
         return Sparse(values, sparse.write(indices, x.size, self.indices))
 
     def indices_of(self, payload: Sparse, like: Like) -> Array:
@@ -64,5 +67,8 @@ class TopK(Indexed):
 
 
 def kept(fraction: float, size: int) -> int:
-    """How many of `size` entries a fraction keeps; 0.1 of 30 is 3, whatever binary says."""
+    """How many of `size` entries a fraction keeps.
+
+    The product is rounded before `ceil`: in binary, 0.1 * 30 is slightly more than 3.
+    """
     return math.ceil(round(fraction * size, 6))

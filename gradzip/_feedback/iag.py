@@ -28,8 +28,8 @@ from gradzip._base import (
     like_of,
     memory_like,
 )
+from gradzip._buffer import to_buffer
 from gradzip._delay_models import Delay
-from gradzip._packing import to_buffer
 from gradzip._reducers.gather import Gather
 
 

@@ -1,1 +1,1 @@
-"""Where plain jnp is not enough, one a file, with the plain form beside it."""
+"""Computations in a form that a platform likes, each beside its plain form."""

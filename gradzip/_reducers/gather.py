@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from gradzip import _axes as axes, _collectives as collectives
 from gradzip._base import (
@@ -25,13 +22,8 @@ from gradzip._base import (
     check_compressor,
     like_of,
 )
-from gradzip._packing import from_buffer, to_buffer
-
-# A loop over arrays of one shape compiles its body once, but copies them in and out. It is taken
-# for so many arrays of a shape, if they are small, or where a selection takes long to compile: 150
-# leaves of TopK took 41 s without loops, and 9 s with them at a tenth more time a step.
-FEWEST_ALIKE = 3
-SMALL = 1 << 14  # entries, up to which the copies cost less than the calls that they replace
+from gradzip._buffer import from_buffer, to_buffer
+from gradzip._kernels.alike import LOOP_UP_TO, each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +81,7 @@ class Gather(Reducer):
     @property
     def largest_looped(self) -> float:
         """Entries of the largest array that is handled in a loop with its like."""
-        return math.inf if self.compressor.sparse or self.compressor.selects else SMALL
+        return math.inf if self.compressor.sparse or self.compressor.selects else LOOP_UP_TO
 
     def messages(
         self, xs: list[Array], keys: list[Key]
@@ -128,26 +120,6 @@ class Gather(Reducer):
 
         shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
         return each(mean, likes, self.largest_looped, from_buffer(buffers, shapes), keys)
-
-
-def each(function: Callable, likes: list[Like], largest: float, *columns: list) -> list:
-    """function(like, *row) for every array; up to a size, arrays alike in one loop."""
-    groups: dict[Hashable, list[int]] = {}
-    for i, like in enumerate(likes):
-        groups.setdefault((like.shape, like.dtype), []).append(i)
-    out: list = [None] * len(likes)
-    for members in groups.values():
-        one = functools.partial(function, likes[members[0]])
-        rows = [[column[i] for column in columns] for i in members]
-        if len(members) < FEWEST_ALIKE or likes[members[0]].size > largest:
-            results = [one(*row) for row in rows]
-        else:
-            stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
-            found = lax.map(lambda row, one=one: one(*row), stacked)
-            results = [jax.tree.map(lambda a, j=j: a[j], found) for j in range(len(members))]
-        for i, result in zip(members, results, strict=True):
-            out[i] = result
-    return out
 
 
 def _fold_in(keys: Key, worker: Array) -> Key:

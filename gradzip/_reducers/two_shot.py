@@ -23,7 +23,7 @@ from gradzip._base import (
     check_compressor,
     like_of,
 )
-from gradzip._packing import from_buffer, to_buffer
+from gradzip._buffer import from_buffer, to_buffer
 
 
 @dataclasses.dataclass(frozen=True)

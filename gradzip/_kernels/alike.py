@@ -1,0 +1,46 @@
+"""One function on many arrays, compiled once for all arrays of a shape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradzip._base import Like
+
+# A loop over arrays of one shape compiles its body once, but copies the arrays in and out. It pays
+# if there are at least so many of a shape and they are small, or if a selection takes long to
+# compile: 150 leaves of TopK took 41 s without loops, and 9 s with them at a tenth more time a
+# step.
+FEWEST_ALIKE = 3
+LOOP_UP_TO = 1 << 14  # entries; here the copies cost less than the calls that they replace
+
+
+def each(function: Callable, likes: list[Like], largest: float, *columns: list) -> list:
+    """The results of function(like, *row) for every array.
+
+    Args:
+      function: of the shape and dtype of an array and of one entry of each column, to a tree.
+      likes: shape and dtype of every array.
+      largest: entries of the largest array that may be handled in a loop with others of its shape.
+      *columns: lists with one tree of arrays for each array.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, like in enumerate(likes):
+        groups.setdefault((like.shape, like.dtype), []).append(i)
+    out: list = [None] * len(likes)
+    for members in groups.values():
+        one = functools.partial(function, likes[members[0]])
+        rows = [[column[i] for column in columns] for i in members]
+        if len(members) < FEWEST_ALIKE or likes[members[0]].size > largest:
+            results = [one(*row) for row in rows]
+        else:
+            stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
+            found = lax.map(lambda row, one=one: one(*row), stacked)
+            results = [jax.tree.map(lambda a, j=j: a[j], found) for j in range(len(members))]
+        for i, result in zip(members, results, strict=True):
+            out[i] = result
+    return out
