@@ -1,4 +1,4 @@
-"""Eight CPU devices, no silent promotion, and every warning is an error."""
+"""Eight CPU devices, no silent promotion of dtypes or ranks, and every warning is an error."""
 
 import os
 import pathlib
@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_threefry_partitionable', True)
 
 # Compiling takes most of the time of the suite, so programs are kept on disk from run to run.

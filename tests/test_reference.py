@@ -300,7 +300,7 @@ def test_eden(bits):
     from gradzip._compressors import eden, rotated
 
     x, key = np.random.default_rng(0).normal(size=64).astype(np.float32), jax.random.key(1)
-    words = np.asarray(noise.bits(key, (2,), rotated.SIGNS))
+    words = np.asarray(noise.bits(key, (2,), rotated.SIGNS_START))
     signs = [-1.0 if words[i // 32] >> (i % 32) & 1 else 1.0 for i in range(64)]
     expected = reference.eden(x.astype(np.float64), np.array(signs), eden.centroids(bits))
     np.testing.assert_allclose(decoded(gz.EDEN(bits), x, key), expected, rtol=1e-3, atol=1e-4)

@@ -40,11 +40,8 @@ def test_equals_a_stable_sort_of_every_block(block, k):
 @pytest.mark.parametrize(('block', 'k'), [(1024, 10), (48, 2)])
 def test_dtypes(dtype, block, k):
     with jax.enable_x64(True):
-        x = (
-            np.random.default_rng(1)
-            .standard_normal(rows.SORT_ROWS_UP_TO + 5)
-            .astype(jnp.dtype(dtype))
-        )
+        size = rows.SORT_ROWS_UP_TO + 5
+        x = np.random.default_rng(1).standard_normal(size).astype(jnp.dtype(dtype))
         got = top_k(jnp.asarray(x), block, k)
         assert got.dtype == jnp.int32
         np.testing.assert_array_equal(got, expected(x, block, k))

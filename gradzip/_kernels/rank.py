@@ -39,8 +39,8 @@ def _count_others(u: Array, test: Test) -> Array:
 
     def count(first: int) -> Array:
         some = slice(first, first + WORD_BITS)
-        earlier = places[some] < places[:, None]
-        passed = test(u[:, :, None], u[:, None, some], earlier)
+        earlier = places[None, some] < places[:, None]
+        passed = test(u[:, :, None], u[:, None, some], earlier[None])
         return jnp.sum(passed, axis=2, dtype=jnp.int32)
 
     # On CPU, XLA fuses comparison and sum over a minor axis of 32. It would store a longer one.

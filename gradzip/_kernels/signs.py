@@ -36,7 +36,7 @@ def _mean_on_cpu(flat: Array) -> tuple[Array, Array]:
     def of_rows(piece: Array, start: int) -> list[Array]:
         del start
         rows = piece.reshape(-1, WORD_BITS)
-        bits = jnp.signbit(rows).astype(jnp.uint32) << lax.iota(jnp.uint32, WORD_BITS)
+        bits = jnp.signbit(rows).astype(jnp.uint32) << lax.iota(jnp.uint32, WORD_BITS)[None]
         return in_one_pass(bits, jnp.abs(rows) / WORD_BITS)
 
     words, means = in_pieces(of_rows, flat, max(flat.size, 1))
@@ -79,7 +79,7 @@ def _sums_on_cpu(flat: Array, block: int) -> list[Array]:
     def of_rows(piece: Array, start: int) -> list[Array]:
         del start
         rows = piece.reshape(-1, WORD_BITS)
-        bits = (rows < 0).astype(jnp.uint32) << lax.iota(jnp.uint32, WORD_BITS)
+        bits = (rows < 0).astype(jnp.uint32) << lax.iota(jnp.uint32, WORD_BITS)[None]
         return in_one_pass(bits, *_by_sign(rows))
 
     words, *sums = in_pieces(of_rows, flat, block)

@@ -34,26 +34,26 @@ def pack(codes: Array, bits: int) -> Array:
     per_word = WORD_BITS if _in_planes(bits) else WORD_BITS // bits
     groups = jnp.pad(codes, (0, -codes.size % per_word)).reshape(-1, per_word)
     if _in_planes(bits):
-        planes = [((groups >> jnp.uint32(b)) & jnp.uint32(1)) << _iota(32) for b in range(bits)]
+        planes = [((groups >> jnp.uint32(b)) & jnp.uint32(1)) << _iota(32)[None] for b in range(bits)]
         return jnp.stack(sums(*planes), axis=1).ravel()
-    return sums(groups << (_iota(per_word) * jnp.uint32(bits)))[0]
+    return sums(groups << (_iota(per_word) * jnp.uint32(bits))[None])[0]
 
 
 def unpack(words: Array, bits: int, size: int) -> Array:
     """The first `size` codes in words made by `pack`: u32[size]."""
     if _in_planes(bits):
         planes = words.reshape(-1, bits)
-        ones = [((planes[:, b, None] >> _iota(32)) & jnp.uint32(1)) << b for b in range(bits)]
+        ones = [((planes[:, b, None] >> _iota(32)[None]) & jnp.uint32(1)) << b for b in range(bits)]
         return functools.reduce(jnp.bitwise_or, ones).ravel()[:size]
     shifts = _iota(WORD_BITS // bits) * jnp.uint32(bits)
     mask = jnp.uint32((1 << bits) - 1)
-    return ((words[:, None] >> shifts) & mask).ravel()[:size]
+    return ((words[:, None] >> shifts[None]) & mask).ravel()[:size]
 
 
 def pack_masks(*masks: Array) -> list[Array]:
     """Flat masks of one size, a multiple of 32, as words, the first entry in the lowest bit."""
     rows = [mask.reshape(-1, WORD_BITS).astype(jnp.uint32) for mask in masks]
-    return sums(*(bits << _iota(WORD_BITS) for bits in rows))
+    return sums(*(bits << _iota(WORD_BITS)[None] for bits in rows))
 
 
 def _in_planes(bits: int) -> bool:
