@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -60,6 +60,29 @@ def shard_shapes(params: PyTree, specs: PyTree, mesh: Any) -> PyTree:
         return jax.ShapeDtypeStruct(parts, x.dtype)
 
     return jax.tree_util.tree_map_with_path(shape, params, specs)
+
+
+class Layout(NamedTuple):
+    """How params lie on a mesh."""
+
+    specs: PyTree  # a jax.P for each param
+    shapes: PyTree  # of one device's shards
+
+
+def layout(params: PyTree, specs: PyTree, mesh: Any, workers: tuple[str, ...]) -> Layout:
+    """Returns the layout of params, which must be the same on all workers.
+
+    Raises:
+      TypeError, ValueError: as `shard_shapes`, and where specs name an axis of workers.
+    """
+    whole = whole_specs(params, specs)
+    for path, spec in jax.tree_util.tree_leaves_with_path(whole):
+        if shared := sorted(set(axes_of(spec)) & set(workers)):
+            raise ValueError(
+                f'specs: the param at {axes.path_of(path)!r} has {spec}, but {shared} are axes of '
+                'workers, on which params are the same. Shard params over other axes of the mesh.'
+            )
+    return Layout(whole, shard_shapes(params, whole, mesh))
 
 
 def whole_specs(params: PyTree, specs: PyTree) -> PyTree:

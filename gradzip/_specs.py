@@ -175,8 +175,8 @@ class _Layout:
     def _marked(self, part: PerWorker, rule: Callable, lead: tuple) -> PerWorker:
         row = self._row(part.axes)
         _check_spec(row)
-        rows = rule(part.rows, (*lead, *row))
-        return PerWorker(rows, part.axes, None if part.worker is None else P(*lead, *row))
+        number: Any = None if part.worker is None else P(*lead, *row)
+        return PerWorker(rule(part.rows, (*lead, *row)), part.axes, number)
 
 
 def _fitted(x: Any, spec: Any, lead: tuple) -> Any:
