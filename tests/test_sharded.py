@@ -1,7 +1,5 @@
 """Params are sharded over one axis of a mesh, and their gradients are exchanged over another."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +14,7 @@ from tests.mappers import AXIS, P, adam
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 AUTO = (jax.sharding.AxisType.Auto,) * 2
+EXPLICIT = (jax.sharding.AxisType.Explicit,) * 2
 WORKERS, SHARDS, WIDTH, HIDDEN = 2, 4, 8, 32
 SPECS = {
     'gain': P(),
@@ -24,7 +23,6 @@ SPECS = {
     'out': P('model', None),
     'bias': P(),
 }
-ALL_MANUAL = {'axis_names': {AXIS, 'model'}}
 
 
 def make_params():
@@ -105,33 +103,39 @@ def assert_same_params(params, expected, tolerance=1e-5):
         np.testing.assert_allclose(params[name], expected[name], rtol=tolerance, atol=tolerance)
 
 
-def chain(scheme=gz.TopK(0.2), exchange=gz.error_feedback, **options):
+TOP = gz.TopK(0.2)
+
+
+def chain(scheme=TOP, exchange=gz.error_feedback, **options):
     return optax.chain(exchange(scheme, AXIS, **options), adam(0.01))
 
 
+BOTH = (AXIS, 'model')
 SAME = {
-    'identity': chain(gz.Identity()),
     'topk': chain(),
-    'topk, ef21': chain(exchange=gz.ef21),
-    'sign, exact for vectors': chain(lambda p: gz.ScaledSign() if p.ndim > 1 else gz.Identity()),
-    'powersgd': chain(gz.PowerSGD(1, min_rate=1)),
-    'delay': optax.chain(gz.delay(2, AXIS), chain()),
+    'powersgd, ef21': chain(gz.PowerSGD(1, min_rate=1), gz.ef21),
     'every': gz.every(chain(), 2, AXIS),
-    'momentum of the worker': optax.chain(gz.per_worker(optax.ema(0.9), AXIS), chain()),
-    'skip_nonfinite': gz.skip_nonfinite(chain(), (AXIS, 'model')),
+    'delay': optax.chain(gz.delay(2, AXIS), chain()),
+    'sign, exact for vectors': chain(lambda p: gz.ScaledSign() if p.ndim > 1 else gz.Identity()),
+    'momentum of the worker': optax.chain(gz.per_worker(optax.trace(0.9), AXIS), chain()),
+    'skip_nonfinite': gz.skip_nonfinite(chain(), BOTH),
 }
+REFERENCES = SAME | {'skip_nonfinite': gz.skip_nonfinite(chain(), AXIS)}
 
 
-@pytest.mark.parametrize('name', SAME)
+def fast(table, count):
+    """The names of a table, of which those after the first few are slow."""
+    return [
+        pytest.param(name, marks=() if i < count else pytest.mark.slow)
+        for i, name in enumerate(table)
+    ]
+
+
+@pytest.mark.parametrize('name', fast(SAME, 2))
 def test_each_shard_is_a_leaf_of_its_own(name):
     """The same as data parallelism alone, on a tree in which every shard is a leaf."""
-    tx = SAME[name]
-    if name == 'skip_nonfinite':
-        reference = gz.skip_nonfinite(chain(), AXIS)
-    else:
-        reference = tx
-    state, values = trained(tx)
-    expected, expected_values = trained_in_pieces(reference)
+    state, values = trained(SAME[name])
+    expected, expected_values = trained_in_pieces(REFERENCES[name])
     np.testing.assert_allclose(values, expected_values, rtol=1e-5)
     assert_same_params(state.params, joined(expected.params))
     for name, leaf in state.params.items():
@@ -158,7 +162,7 @@ RANDOM = {
 }
 
 
-@pytest.mark.parametrize('name', RANDOM)
+@pytest.mark.parametrize('name', fast(RANDOM, 2))
 def test_replicated_params_stay_the_same_on_all_shards(name):
     state, values = trained(RANDOM[name], 5)
     assert values[-1] < values[0]
@@ -235,13 +239,9 @@ def test_specs_of_other_states():
     assert specs_of(gz.delay(2)).past['w'] == P(None, None, 'model')
     drawing = specs_of(gz.compress(gz.RandK(0.5), AXIS, key=0))
     assert drawing.exchange.key == P()
-    local = gz.hierarchical(chain(gz.PowerSGD(1, min_rate=1))[:1] and chain_only(), 'gpu', 2)
+    local = gz.hierarchical(gz.error_feedback(gz.TopK(0.5), AXIS), 'gpu', 2)
     assert specs_of(local).error.rows['w'] == P((AXIS, 'gpu'), None, 'model')
     assert specs_of(local).error.axes == (AXIS, 'gpu')
-
-
-def chain_only():
-    return gz.error_feedback(gz.TopK(0.5), AXIS)
 
 
 def test_specs_of_factored_moments_and_of_partitions():
@@ -271,54 +271,38 @@ PLATFORMS = ['cpu', pytest.param('tpu', marks=pytest.mark.slow)]
 
 def compiled_step(tx, mesh, *, by_hand):
     """A training step, with the model's collectives by hand or from the compiler."""
-    on_data = {name: P() for name in SPECS}
-    if not by_hand:
-        tx = gz.per_shard(tx, SPECS)
-    state = jax.eval_shape(tx.init if by_hand else lambda p: in_mesh(tx, p, mesh), PARAMS)
-    inner = gz.state_specs(state, params=SPECS) if by_hand else gz.state_specs(state)
-    outer = gz.state_specs(state, params=SPECS)
+    mapped = BOTH if by_hand else (AXIS,)
     objective = sharded_loss if by_hand else loss
+    tx = tx if by_hand else gz.per_shard(tx, SPECS)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        state = jax.eval_shape(tx.init, shapes() if by_hand else PARAMS)
+    outer = gz.state_specs(state, params=SPECS)
+    inner = (SPECS, outer) if by_hand else (P(), gz.state_specs(state))
 
     def step(params, state, batch):
         grads = jax.grad(objective)(gz.localize(params, AXIS), batch)
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    places = SPECS if by_hand else on_data
-    mapped = jax.shard_map(
-        step,
-        mesh=mesh,
-        in_specs=(places, inner, P(AXIS)),
-        out_specs=(places, inner),
-        axis_names={AXIS, 'model'} if by_hand else {AXIS},
+    def placed(x, spec, own):
+        """The whole array of which x is the part that a device, or the compiler's program, sees."""
+        shape = list(x.shape)
+        for i, entry in enumerate(spec):
+            for name in entry if isinstance(entry, tuple) else (entry,):
+                shape[i] *= mesh.shape[name] if name in own else 1
+        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=jax.NamedSharding(mesh, spec))
+
+    def place(tree, specs, own):
+        return jax.tree.map(lambda x, s: placed(x, s, own), tree, specs)
+
+    args = place(PARAMS, SPECS, ()), place(state, outer, mapped)
+    batch = jax.tree.map(lambda x: placed(x, P(AXIS), ()), BATCH)
+    program = jax.shard_map(
+        step, mesh=mesh, in_specs=(*inner, P(AXIS)), out_specs=inner, axis_names=set(mapped)
     )
-
-    def placed(tree, specs):
-        def one(x, spec):
-            rows = WORKERS if AXIS in jax.tree.leaves(tuple(spec)) else 1
-            shape = (x.shape[0] * rows, *x.shape[1:]) if rows > 1 else x.shape
-            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=jax.NamedSharding(mesh, spec))
-
-        return jax.tree.map(
-            lambda spec, part: jax.tree.map(lambda x: one(x, spec), part),
-            specs,
-            tree,
-            is_leaf=lambda x: isinstance(x, P),
-        )
-
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(mesh, P(AXIS))),
-        BATCH,
-    )
-    args = placed(PARAMS, SPECS), placed(state, outer), batch
     out = jax.tree.map(lambda s: jax.NamedSharding(mesh, s), (SPECS, outer))
     with jax.set_mesh(mesh):
-        return jax.jit(mapped, out_shardings=out).lower(*args).compile().as_text()
-
-
-def in_mesh(tx, params, mesh):
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        return tx.init(params)
+        return jax.jit(program, out_shardings=out).lower(*args, batch).compile().as_text()
 
 
 def sent_by_axis(text):
@@ -332,13 +316,9 @@ def sent_by_axis(text):
 
 def payload(scheme):
     """Sharded and replicated leaves travel in two buffers."""
-    like = shapes()
-    groups = [[like[n] for n in like if bool(axes_in(SPECS[n])) == own] for own in (True, False)]
-    return sum(gz.payload_bytes(scheme, group, workers=WORKERS) for group in groups)
-
-
-def axes_in(spec):
-    return [name for name in spec if name]
+    groups = ('in', 'hidden', 'out'), ('gain', 'bias')
+    likes = [[shapes()[name] for name in group] for group in groups]
+    return sum(gz.payload_bytes(scheme, like, workers=WORKERS) for like in likes)
 
 
 @pytest.mark.parametrize('platform', PLATFORMS)
@@ -357,3 +337,147 @@ def test_bytes_over_each_axis(platform, by_hand, request, full_compilation):
         assert over_data == payload(scheme)
         assert over_model == plain
     assert plain > 0
+
+
+# -- a model that the compiler distributes -------------------------------------------------------
+
+
+def compiler_step(tx, mesh):
+    """A step under a shard_map over the workers alone."""
+
+    def step(params, state, batch):
+        grads = jax.grad(loss)(gz.localize(params, AXIS), batch)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    specs = (P(), gz.state_specs(jax.eval_shape(tx.init, PARAMS)))
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(*specs, P(AXIS)), out_specs=specs, axis_names={AXIS}
+    )
+    init = jax.shard_map(tx.init, mesh=mesh, in_specs=P(), out_specs=specs[1], axis_names={AXIS})
+    return jax.jit(init), jax.jit(mapped)
+
+
+@pytest.mark.parametrize('scheme', [TOP, gz.PowerSGD(1, min_rate=1)])
+def test_per_shard_does_what_the_model_by_hand_does(scheme):
+    mesh = mesh_2x4(AUTO)
+    with jax.set_mesh(mesh):
+        init, step = compiler_step(gz.per_shard(chain(scheme), SPECS), mesh)
+        params = jax.tree.map(
+            lambda p, s: jax.device_put(p, jax.NamedSharding(mesh, s)), PARAMS, SPECS
+        )
+        state = jax.block_until_ready(init(params))
+        for _ in range(3):
+            params, state = jax.block_until_ready(step(params, state, BATCH))
+    expected, _ = trained(chain(scheme), 3)
+    assert_same_params(params, expected.params)
+    rows = state[0].error.rows['in']
+    assert rows.shape == (WORKERS, WIDTH, HIDDEN)
+    assert rows.sharding.shard_shape(rows.shape) == (1, WIDTH, HIDDEN // SHARDS)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def step_on(mesh, tx):
+    with jax.set_mesh(mesh):
+        init, step = compiler_step(tx, mesh)
+        state = jax.eval_shape(init, PARAMS)
+        return jax.eval_shape(step, PARAMS, state, BATCH)
+
+
+def inside_both():
+    tx = gz.per_shard(chain(), SPECS)
+    return jax.shard_map(tx.init, mesh=mesh_2x4(), in_specs=(SPECS,), out_specs=P())(PARAMS)
+
+
+def explicit_without():
+    """Gradients of an explicit mesh show in their types that they are sharded."""
+    mesh = mesh_2x4(EXPLICIT)
+    tx = gz.compress(TOP, AXIS)
+    with jax.set_mesh(mesh):
+        grads = {'w': jax.device_put(jnp.ones((4, 8)), P(None, 'model'))}
+        specs = gz.state_specs(jax.eval_shape(tx.init, grads))
+        update = jax.shard_map(
+            lambda g, s: tx.update(gz.localize(g, AXIS), s),
+            in_specs=(P(), specs),
+            out_specs=(P(), specs),
+            axis_names={AXIS},
+        )
+        return jax.eval_shape(update, grads, tx.init(grads))
+
+
+def with_specs(**changes):
+    return lambda: trained(chain(), 1, specs=SPECS | changes)
+
+
+def unreduced(params, batch):
+    return jnp.mean((forward(params, batch[0], lambda y: y) - batch[1]) ** 2)
+
+
+BAD = {
+    'loss that is not reduced': (
+        lambda: trained(chain(), 1, unreduced),
+        r"What the loss returns at .* differs between the shards of \('model',\).*psum",
+    ),
+    'specs over workers': (with_specs(gain=P(AXIS)), r"\['gain'\].*\['data'\] are axes of workers"),
+    'specs of no axis': (with_specs(gain=P('x')), r"the mesh has the axes \('data', 'model'\)"),
+    'specs that do not divide': (
+        lambda: trained(chain(), 1, params=PARAMS | {'gain': jnp.ones(7)}, specs=P('model')),
+        r'\(7,\).*must be a multiple of its number of parts',
+    ),
+    'specs with too many entries': (with_specs(gain=P(None, 'model')), 'more entries than'),
+    'specs of another tree': (
+        lambda: trained(chain(), 1, specs={'gain': P()}),
+        'must have the structure of params',
+    ),
+    'norm of all leaves': (
+        lambda: trained(optax.chain(chain(), optax.clip_by_global_norm(1.0)), 1),
+        r'The update at .* differs between the shards .*clip_by_global_norm',
+    ),
+    'metric': (
+        lambda: trained(chain(metrics={'lost': gz.metrics.lost}), 1),
+        r'The state at .*lost.* differs between the shards',
+    ),
+    'frozen leaves': (
+        lambda: trained(
+            optax.partition(
+                {'train': chain(), 'frozen': optax.set_to_zero()},
+                {name: 'frozen' if name == 'gain' else 'train' for name in PARAMS},
+            ),
+            1,
+        ),
+        'does not support optax.set_to_zero',
+    ),
+    'axes left to the compiler': (
+        lambda: step_on(mesh_2x4(AUTO), chain()),
+        r"axes \('model',\) of the mesh are left to the compiler.*gradzip.per_shard",
+    ),
+    'explicit axes': (explicit_without, r"sharded over \('model',\) of an explicit mesh"),
+    'per_shard on explicit axes': (
+        lambda: step_on(mesh_2x4(EXPLICIT), gz.per_shard(chain(), SPECS)),
+        r"\['model'\] are axes of type Explicit",
+    ),
+    'per_shard of mapped axes': (inside_both, r"\['model'\] are mapped here already"),
+    'per_shard without a mesh': (
+        lambda: gz.per_shard(chain(), SPECS).init(PARAMS),
+        r'needs a mesh: .*jax.set_mesh',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_refused(name):
+    make, message = BAD[name]
+    with jax.numpy_dtype_promotion('standard'), pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_is_no_spec_is_refused():
+    for specs in ('model', {'gain': None, **{n: P() for n in PARAMS if n != 'gain'}}):
+        with pytest.raises((TypeError, ValueError), match=r'jax\.P|structure of params'):
+            trained(chain(), 1, specs=specs)
+    with pytest.raises(TypeError, match=r'needs a jax\.P for every param'):
+        gz.state_specs(chain().init(LIKE), 0, params=SMALL)
+    with pytest.raises(TypeError, match='must be an optax transformation'):
+        gz.per_shard(gz.TopK(0.5), P())
