@@ -127,6 +127,19 @@ def data_parallel(
       >>> state, value = step(state, jnp.ones((8, 4)))
       >>> float(value)
       1.0
+
+      A matrix whose rows are sharded over another axis: each shard yields a part of every sum.
+
+      >>> mesh = jax.make_mesh((1, jax.device_count()), ('data', 'model'))
+      >>> def loss(w, x):
+      ...   block = w.shape[0]  # of this shard
+      ...   mine = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index('model') * block, block, 1)
+      ...   return jnp.mean((jax.lax.psum(mine @ w, 'model') - 1) ** 2)
+      >>> state, step = gz.data_parallel(
+      ...     loss, jnp.zeros(16), tx, mesh, 'data', specs=jax.P('model'), printer=None)
+      >>> state, value = step(state, jnp.ones((8, 16)))
+      >>> float(value)
+      1.0
     """
     names = _check_mesh(mesh, axis_name, sharded=specs is not None)
     if not isinstance(tx, optax.GradientTransformation):

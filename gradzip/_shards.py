@@ -176,7 +176,7 @@ def per_shard(
     whole_specs(specs, specs)
     inner = optax.with_extra_args_support(inner)
 
-    def layout(params: PyTree) -> tuple[PyTree, PyTree, set[str]]:
+    def places(params: PyTree) -> tuple[PyTree, PyTree, set[str]]:
         """Returns the specs of params and of the state, and the axes to map."""
         whole = whole_specs(params, specs)
         mesh = jax.sharding.get_abstract_mesh()
@@ -188,16 +188,16 @@ def per_shard(
         return whole, state, names | set(mesh.auto_axes)
 
     def init(params: PyTree) -> PyTree:
-        whole, state, names = layout(params)
+        whole, state, names = places(params)
         mapped = jax.shard_map(inner.init, in_specs=(whole,), out_specs=state, axis_names=names)
         return mapped(params)
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any):
-        whole, places, names = layout(updates)
+        whole, own, names = places(updates)
         mapped = jax.shard_map(
             lambda updates, state, params, extra: inner.update(updates, state, params, **extra),
-            in_specs=(whole, places, P() if params is None else whole, P()),
-            out_specs=(whole, places),
+            in_specs=(whole, own, P() if params is None else whole, P()),
+            out_specs=(whole, own),
             axis_names=names,
         )
         return mapped(updates, state, params, extra)

@@ -80,7 +80,7 @@ def state_specs(
         return replicated() if callable(replicated) else replicated
 
     if params is not None:
-        return _Layout(params, row, other()).specs(state)
+        return _Sharded(params, row, other()).specs(state)
 
     def spec(part: PyTree) -> Any:
         if isinstance(part, PerWorker):
@@ -99,8 +99,8 @@ def state_specs(
     )
 
 
-class _Layout:
-    """The layout of params over axes of a mesh, and what follows from it for a state."""
+class _Sharded:
+    """Finds the specs of a state whose params have the given specs."""
 
     def __init__(self, params: PyTree, row: Callable, replicated: Any):
         self._specs, self._tree = jax.tree.flatten(params, is_leaf=_is_spec)

@@ -146,6 +146,15 @@ def shapes():
     return gz.shard_shapes(PARAMS, SPECS, mesh_2x4())
 
 
+def test_what_is_printed_counts_one_device():
+    said = []
+    gz.data_parallel(
+        sharded_loss, PARAMS, chain(), mesh_2x4(), AXIS, specs=SPECS, printer=said.append
+    )
+    entries = sum(like.size for like in shapes().values())
+    assert f'{WORKERS} workers, {entries} entries' in said[0]
+
+
 def test_identity_equals_data_parallelism():
     mesh = jax.sharding.Mesh(jax.devices()[:WORKERS], (AXIS,))
     tx = optax.chain(gz.compress(gz.Identity(), AXIS), optax.sgd(0.1))
