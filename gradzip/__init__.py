@@ -47,7 +47,7 @@ from gradzip._feedback.iag import iag as iag
 
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
-from gradzip._shards import per_shard as per_shard
+from gradzip._per_shard import per_shard as per_shard
 from gradzip._wrappers import every as every
 from gradzip._wrappers import participate as participate
 from gradzip._wrappers import per_worker as per_worker

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 LAYERS = [
     ['types'],
     ['data_parallel', 'debug', 'plan'],
-    ['report', 'shards'],
+    ['per_shard', 'report'],
+    ['shards'],
     ['specs'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay'],
