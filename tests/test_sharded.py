@@ -25,18 +25,18 @@ SPECS = {
 }
 
 
-def make_params():
+def make_params(hidden):
     draw = np.random.default_rng(0).normal
     return {
         'gain': jnp.ones(WIDTH),
-        'in': jnp.asarray(draw(size=(WIDTH, HIDDEN)) / 3, jnp.float32),
-        'hidden': jnp.zeros(HIDDEN),
-        'out': jnp.asarray(draw(size=(HIDDEN, WIDTH)) / 6, jnp.float32),
+        'in': jnp.asarray(draw(size=(WIDTH, hidden)) / 3, jnp.float32),
+        'hidden': jnp.zeros(hidden),
+        'out': jnp.asarray(draw(size=(hidden, WIDTH)) / 6, jnp.float32),
         'bias': jnp.zeros(WIDTH),
     }
 
 
-PARAMS = make_params()
+PARAMS = make_params(HIDDEN)
 X = np.random.default_rng(1).normal(size=(16, WIDTH)).astype(np.float32)
 BATCH = X, np.roll(X, 1, axis=1) ** 2
 
@@ -142,8 +142,8 @@ def test_each_shard_is_a_leaf_of_its_own(name):
         assert leaf.sharding.shard_shape(leaf.shape) == shapes()[name].shape
 
 
-def shapes():
-    return gz.shard_shapes(PARAMS, SPECS, mesh_2x4())
+def shapes(params=PARAMS):
+    return gz.shard_shapes(params, SPECS, mesh_2x4())
 
 
 def test_what_is_printed_counts_one_device():
@@ -195,13 +195,13 @@ def test_iag_where_all_params_are_sharded():
 
 @pytest.mark.slow
 def test_topk_reaches_the_loss_of_data_parallelism():
-    """Selection by shard instead of by leaf changes the loss after 300 steps by at most 5 %."""
+    """Selection by shard instead of by leaf changes the loss after 300 steps by less than 20 %."""
     mesh = jax.sharding.Mesh(jax.devices()[:WORKERS], (AXIS,))
     tx = chain(gz.TopK(0.1))
     _, values = trained(tx, 300)
     _, expected = trained(tx, 300, loss, specs=None, mesh=mesh)
-    assert values[-1] < 0.2 * values[0]
-    assert abs(values[-1] - expected[-1]) < 0.05 * expected[0]
+    assert values[-1] < 0.01 * values[0]
+    assert abs(values[-1] - expected[-1]) < 0.2 * expected[-1]
 
 
 # -- specs of a state ----------------------------------------------------------------------------
@@ -275,6 +275,7 @@ def test_params_may_be_one_array_or_a_tuple():
 
 # -- bytes ---------------------------------------------------------------------------------------
 
+LARGE = make_params(32 * HIDDEN)  # so that padding is a small part of the bytes
 PLATFORMS = ['cpu', pytest.param('tpu', marks=pytest.mark.slow)]
 
 
@@ -284,7 +285,7 @@ def compiled_step(tx, mesh, *, by_hand):
     objective = sharded_loss if by_hand else loss
     tx = tx if by_hand else gz.per_shard(tx, SPECS)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        state = jax.eval_shape(tx.init, shapes() if by_hand else PARAMS)
+        state = jax.eval_shape(tx.init, shapes(LARGE) if by_hand else LARGE)
     outer = gz.state_specs(state, params=SPECS)
     inner = (SPECS, outer) if by_hand else (P(), gz.state_specs(state))
 
@@ -304,7 +305,7 @@ def compiled_step(tx, mesh, *, by_hand):
     def place(tree, specs, own):
         return jax.tree.map(lambda x, s: placed(x, s, own), tree, specs)
 
-    args = place(PARAMS, SPECS, ()), place(state, outer, mapped)
+    args = place(LARGE, SPECS, ()), place(state, outer, mapped)
     batch = jax.tree.map(lambda x: placed(x, P(AXIS), ()), BATCH)
     program = jax.shard_map(
         step, mesh=mesh, in_specs=(*inner, P(AXIS)), out_specs=inner, axis_names=set(mapped)
@@ -326,7 +327,7 @@ def sent_by_axis(text):
 def payload(scheme):
     """Sharded and replicated leaves travel in two buffers."""
     groups = ('in', 'hidden', 'out'), ('gain', 'bias')
-    likes = [[shapes()[name] for name in group] for group in groups]
+    likes = [[shapes(LARGE)[name] for name in group] for group in groups]
     return sum(gz.payload_bytes(scheme, like, workers=WORKERS) for like in likes)
 
 
