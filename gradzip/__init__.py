@@ -47,6 +47,7 @@ from gradzip._feedback.iag import iag as iag
 
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
+from gradzip._per_shard import per_shard as per_shard
 from gradzip._wrappers import every as every
 from gradzip._wrappers import participate as participate
 from gradzip._wrappers import per_worker as per_worker
@@ -59,7 +60,6 @@ from gradzip import theory as theory
 from gradzip import types as types
 from gradzip._agreement import check_same_shapes as check_same_shapes
 from gradzip._axes import localize as localize
-from gradzip._axes import state_specs as state_specs
 from gradzip._base import PerWorker as PerWorker
 from gradzip._debug import check_local as check_local
 from gradzip._data_parallel import data_parallel as data_parallel
@@ -68,5 +68,7 @@ from gradzip._plan.ranking import Plan as Plan
 from gradzip._plan.ranking import PlanRow as PlanRow
 from gradzip._hlo import wire_bytes as wire_bytes
 from gradzip._resize import resize as resize
+from gradzip._shards import shard_shapes as shard_shapes
+from gradzip._specs import state_specs as state_specs
 from gradzip._traffic import payload_bytes as payload_bytes
 from gradzip._traffic import step_bytes as step_bytes

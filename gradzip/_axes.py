@@ -4,21 +4,20 @@
 check_vma=False, tracks which values vary between workers. There, `jax.grad` with respect to
 replicated parameters already returns the sum over the workers; `localize` avoids this, and
 `check_local` raises where it was forgotten. Each mapper also has its own way of being told which
-parts of a state differ between workers, which `state_specs` produces.
+parts of a state differ between workers, which `gradzip.state_specs` produces.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Set
-from typing import Any
+from collections.abc import Set
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Array, AxisName, PerWorker, PyTree
-from gradzip._compat import sharded_axes, varying
+from gradzip._compat import compiler_axes, sharded_axes, varying
 
 
 def names_of(axis_name: AxisName | None) -> tuple[str, ...]:
@@ -105,7 +104,7 @@ def check_local(updates: PyTree, axis_name: AxisName | None, memory: PyTree = No
         axis_name is None, because a memory without an axis must not receive varying gradients.
     """
     check_bound(axis_name)
-    _check_unsharded(updates)
+    _check_unsharded(updates, axis_name)
     for name in names_of(axis_name):
         if tracked(name):
             _check_varies(updates, name)
@@ -113,15 +112,24 @@ def check_local(updates: PyTree, axis_name: AxisName | None, memory: PyTree = No
         _check_same(updates, memory)
 
 
-def _check_unsharded(updates: PyTree) -> None:
+def _check_unsharded(updates: PyTree, axis_name: AxisName | None) -> None:
     for path, gradient in jax.tree_util.tree_leaves_with_path(updates):
         if names := sharded_axes(gradient):
             raise ValueError(
                 f'The gradient at {path_of(path)!r} is sharded over {names} of an explicit mesh. '
                 'gradzip compresses whole leaves and exchanges them over mapped axes only: run the '
-                'step under jax.shard_map, or use gradzip.data_parallel. Parameters that are '
-                'sharded over the mesh are not supported.'
+                'step under jax.shard_map over all axes of the mesh, or use gradzip.data_parallel, '
+                'with specs= if parameters are sharded.'
             )
+    left = compiler_axes(names_of(axis_name))
+    if left:
+        raise ValueError(
+            f'The axes {left} of the mesh are left to the compiler here, so that a leaf which is '
+            'sharded over them would be gathered to be compressed. Wrap the exchange as '
+            'gradzip.per_shard(exchange, specs), with the specs of the parameters over these axes '
+            '(jax.P() for all if none is sharded), or run the step under jax.shard_map over all '
+            'axes of the mesh.'
+        )
 
 
 def _check_varies(updates: PyTree, name: str) -> None:
@@ -238,55 +246,3 @@ def _refuse_rows(rows: int, workers: int) -> None:
         f'made for {rows * workers} workers. Use gradzip.resize(state, {workers}) to continue with '
         'another number of workers.'
     )
-
-
-def state_specs(
-    state: PyTree,
-    worker: Any | Callable[[tuple[str, ...]], Any] = jax.P,
-    replicated: Any | Callable[[], Any] = jax.P,
-) -> PyTree:
-    """Returns the specification that tells a mapper which parts of a state differ by worker.
-
-    Args:
-      state: a state, or its shapes from `jax.eval_shape(tx.init, params)`.
-      worker: the specification of a `PerWorker` part, or a function from the part's axes to it.
-        The default, `jax.P`, shards the leading axis over these axes. Pass `0` for vmap.
-      replicated: the specification of every other part, or a function of no arguments that returns
-        it. Pass `None` for vmap.
-
-    Returns:
-      A prefix of the state's tree, for in_specs and out_specs of shard_map or for in_axes and
-      out_axes of vmap.
-
-    Raises:
-      ValueError: the state is one of `flax.nnx.state`, which turns a `PerWorker` into a dict
-        without its axes, and worker is a function of the axes. Pass `worker=jax.P('data')`.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, optax, gradzip as gz
-      >>> tx = optax.chain(gz.delay(2, axis_name='data'), optax.sgd(0.1))
-      >>> specs = gz.state_specs(jax.eval_shape(tx.init, jnp.zeros(3)))
-      >>> specs[0].past, specs[0].count
-      (P('data',), P())
-    """
-
-    def spec(part: PyTree) -> Any:
-        if isinstance(part, PerWorker):
-            return worker(part.axes) if callable(worker) else worker
-        if _is_marked_in_nnx(part):
-            if callable(worker):
-                raise ValueError(
-                    'state_specs received a state of flax.nnx, which does not keep the axes of a '
-                    "PerWorker part: pass them, such as worker=jax.P('data')."
-                )
-            return worker
-        return replicated() if callable(replicated) else replicated
-
-    return jax.tree.map(
-        spec, state, is_leaf=lambda part: isinstance(part, PerWorker) or _is_marked_in_nnx(part)
-    )
-
-
-def _is_marked_in_nnx(part: PyTree) -> bool:
-    """Whether part is a `PerWorker` as `flax.nnx.state` shows it, a mapping of its fields."""
-    return isinstance(part, Mapping) and set(part) == {'rows', 'worker'}

@@ -40,3 +40,15 @@ def sharded_axes(x: Any) -> tuple[str, ...]:
     spec = getattr(sharding, 'spec', None) or ()
     groups = (part if isinstance(part, tuple) else (part,) for part in spec)
     return tuple(name for group in groups for name in group if isinstance(name, str))
+
+
+def compiler_axes(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the axes that the compiler distributes inside a `shard_map` over some of these names.
+
+    These are the axes of type Auto, with more than one device, that a partial `shard_map` does not
+    map. Nothing in a type shows how an array lies on them. The result is empty under other mappers.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not set(names) & set(mesh.manual_axes):
+        return ()
+    return tuple(name for name in mesh.auto_axes if mesh.shape[name] > 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,9 +18,11 @@ from gradzip import (
     _leaves as leaves,
     _replication as replication,
     _report as report,
+    _shards as shards,
     _validation as validation,
 )
 from gradzip._base import Array, AxisName, KeyLike, PyTree
+from gradzip._specs import state_specs
 
 Loss = Callable[..., Any]
 
@@ -43,6 +46,7 @@ def data_parallel(
     *,
     aux: PyTree = None,
     key: KeyLike | None = None,
+    specs: PyTree | None = None,
     donate: bool = True,
     printer: Callable[[str], Any] | None = print,
 ) -> tuple[Training, Step]:
@@ -62,6 +66,15 @@ def data_parallel(
     worker, or after it with `optax.clip_by_global_norm`, which clips the mean. Accumulate gradients
     with `gradzip.every`.
 
+    With `specs`, params are sharded over the other axes of the mesh, as in tensor parallelism. The
+    loss then sees the shards of params and the worker's whole part of the batch, and contains the
+    collectives over those axes, such as `jax.lax.psum(h @ w, 'model')` after a product whose inner
+    dimension is sharded. Its result must be the same on all shards. `jax.grad` sums the gradients
+    of replicated params over the shards by itself. Each shard is compressed on its own, with the
+    same key as the others, and the model's axes carry nothing for the exchange. Transformations
+    that compute a scalar across leaves, such as `optax.clip_by_global_norm`, would see only shards;
+    where this shows in the types it is refused. Pass all axes of the mesh to `skip_nonfinite`.
+
     Args:
       loss: a function of (params, batch), and of the keyword arguments `aux` and `key` if these are
         given here. It returns the mean loss over its batch, a scalar; or a tuple of the loss and a
@@ -70,12 +83,15 @@ def data_parallel(
       params: tree of arrays; they are copied.
       tx: a chain with an exchange over axis_name, then an optimizer.
       mesh: the devices. Over several processes, all of them pass the same params.
-      axis_name: the axis of workers, or a tuple of axes. It must name all axes of the mesh.
+      axis_name: the axis of workers, or a tuple of axes. Without specs, it must name all axes of
+        the mesh.
       aux: auxiliary state of the model, such as running statistics of batch normalisation: a tree
         of arrays. After each step, floating-point leaves are averaged over the workers, and of
         other leaves the largest value is kept. That costs an all-reduce of their size.
       key: for a loss that draws, as for dropout: an int or a typed key. The loss receives a key of
-        its own for each step and worker.
+        its own for each step and worker, the same on all shards of a model.
+      specs: tree of `jax.P` with the structure of params, or a prefix of it: how params are sharded
+        over the axes of the mesh that axis_name does not name. None if they are not.
       donate: whether a step may reuse the buffers of its input, which then cannot be used again.
       printer: a function that receives the report; None prints nothing.
 
@@ -90,13 +106,17 @@ def data_parallel(
 
     Raises:
       TypeError: mesh is not a Mesh, tx is not a transformation, key is not a key, or an optax
-        wrapper that runs a transformation conditionally is around the exchange.
-      ValueError: axes that are not those of the mesh; a chain that sends nothing; over several
+        wrapper that runs a transformation conditionally is around the exchange; a leaf of specs is
+        not a `jax.P`.
+      ValueError: axes that are not those of the mesh; specs that do not fit params (as in
+        `shard_shapes`) or that name an axis of workers; a chain that sends nothing; over several
         processes, params whose shapes differ between them (`check_same_shapes`). At the first step:
         a leaf that is not exchanged, a state that differs between workers without being marked, a
         leaf of the batch that cannot be split evenly, a loss that is not a scalar, or a batch whose
         shape differs between processes. Batches are compared again when their shapes change; a
-        change on a single process is not detected. At any step: a state that was donated before.
+        change on a single process is not detected. With specs, at the first step: something
+        replicated that differs between shards, or `optax.set_to_zero` around leaves. At any step: a
+        state that was donated before.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, gradzip as gz
@@ -107,8 +127,21 @@ def data_parallel(
       >>> state, value = step(state, jnp.ones((8, 4)))
       >>> float(value)
       1.0
+
+      A matrix whose rows are sharded over another axis: each shard yields a part of every sum.
+
+      >>> mesh = jax.make_mesh((1, jax.device_count()), ('data', 'model'))
+      >>> def loss(w, x):
+      ...   block = w.shape[0]  # of this shard
+      ...   mine = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index('model') * block, block, 1)
+      ...   return jnp.mean((jax.lax.psum(mine @ w, 'model') - 1) ** 2)
+      >>> state, step = gz.data_parallel(
+      ...     loss, jnp.zeros(16), tx, mesh, 'data', specs=jax.P('model'), printer=None)
+      >>> state, value = step(state, jnp.ones((8, 16)))
+      >>> float(value)
+      1.0
     """
-    names = _check_mesh(mesh, axis_name)
+    names = _check_mesh(mesh, axis_name, sharded=specs is not None)
     if not isinstance(tx, optax.GradientTransformation):
         raise TypeError(
             'data_parallel(tx=...) must be an optax transformation, such as optax.chain('
@@ -117,8 +150,8 @@ def data_parallel(
     validation.check_key(key)
     validation.check_arrays(params)
     agreement.check_same_shapes(params, mesh)
-    sizes = dict(mesh.shape)
-    text = report.report(tx, params, sizes)
+    layout = shards.layout(params, jax.P() if specs is None else specs, mesh, names)
+    text = report.report(tx, layout.shapes, dict(mesh.shape), names)
     if printer is not None:
         printer(text)
     has = _Options(aux is not None, key is not None)
@@ -129,11 +162,16 @@ def data_parallel(
         base = leaves.base_key(key)
         return Training(params, tx.init(params), aux, base, jnp.zeros([], jnp.int32))
 
-    specs = axes.state_specs(jax.eval_shape(start, params, aux))
-    whole = jax.NamedSharding(mesh, jax.P())
-    make = jax.jit(jax.shard_map(start, mesh=mesh, in_specs=jax.P(), out_specs=specs))
-    worker = _worker(loss, optax.with_extra_args_support(tx), names, has)
-    return make(*jax.device_put((params, aux), whole)), Step(worker, mesh, names, specs, donate)
+    shapes = jax.eval_shape(start, layout.shapes, aux)
+    places = state_specs(shapes)._replace(
+        params=layout.specs, state=state_specs(shapes.state, params=layout.specs)
+    )
+    make = jax.shard_map(start, mesh=mesh, in_specs=(layout.specs, jax.P()), out_specs=places)
+    worker = _worker(loss, optax.with_extra_args_support(tx), names, has, places)
+    placed = [jax.NamedSharding(mesh, spec) for spec in jax.tree.leaves(layout.specs)]
+    params = jax.device_put(params, jax.tree.unflatten(jax.tree.structure(params), placed))
+    aux = jax.device_put(aux, jax.NamedSharding(mesh, jax.P()))
+    return jax.jit(make)(params, aux), Step(worker, mesh, names, places, donate, specs is not None)
 
 
 class _Options(NamedTuple):
@@ -148,6 +186,7 @@ def _worker(
     tx: optax.GradientTransformationExtraArgs,
     names: tuple[str, ...],
     has: _Options,
+    places: Training,
 ) -> Callable:
     """Returns the step of one worker: (training, batch) -> (training, value, metrics)."""
 
@@ -164,10 +203,13 @@ def _worker(
         local = axes.localize(training.params, names)
         gradient = jax.value_and_grad(objective, has_aux=True)
         (value, (aux, metrics)), grads = gradient(local, batch, given)
+        shards.check_replicated('What the loss returns', (value, aux, metrics), jax.P(), names)
         value, metrics = collectives.mean((value, metrics), names)
         with replication.explained():
             updates, state = tx.update(grads, training.state, training.params, value=value)
         replication.check(tx, grads, training, updates, state, names)
+        shards.check_replicated('The update', updates, places.params, names)
+        shards.check_replicated('The state', state, places.state, names)
         params = optax.apply_updates(training.params, updates)
         aux = _agreed(aux, names)
         count = leaves.next_count(training.count)
@@ -186,8 +228,10 @@ class Step:
         names: tuple[str, ...],
         specs: Training,
         donate: bool,
+        sharded: bool,
     ):
-        self._worker, self._mesh, self._donate = worker, mesh, donate
+        self._worker, self._mesh, self._donate, self._sharded = worker, mesh, donate, sharded
+        self._workers = math.prod(mesh.shape[name] for name in names)
         self._specs, self._split = specs, jax.NamedSharding(mesh, jax.P(names))
         self._seen: set[tuple] = set()  # batches that are known to have one shape everywhere
         self._jitted = self._compile(check_vma=True)
@@ -199,7 +243,7 @@ class Step:
         try:
             training, value, metrics = self._jitted(training, batch)
         except replication.ConstantUpdates:
-            self._jitted = self._compile(check_vma=False)
+            self._jitted = self._unchecked()
             training, value, metrics = self._jitted(training, batch)
         return (training, value, metrics) if metrics else (training, value)
 
@@ -209,8 +253,17 @@ class Step:
         try:
             return self._jitted.lower(training, batch)
         except replication.ConstantUpdates:
-            self._jitted = self._compile(check_vma=False)
+            self._jitted = self._unchecked()
             return self._jitted.lower(training, batch)
+
+    def _unchecked(self) -> Any:
+        if self._sharded:  # without types, jax.grad would not sum over the shards
+            raise ValueError(
+                'data_parallel(specs=...) does not support optax.set_to_zero for a part of the '
+                'leaves: JAX types its zeros as different between workers. Keep frozen leaves out '
+                'of params, and close over them in the loss.'
+            ) from None
+        return self._compile(check_vma=False)
 
     def _compile(self, check_vma: bool) -> Any:
         mapped = jax.shard_map(
@@ -225,7 +278,7 @@ class Step:
     def _placed(self, batch: PyTree) -> PyTree:
         if not self._split.is_fully_addressable:
             _agree_once(batch, self._mesh, self._seen)
-        _check_batch(batch, self._mesh.size)
+        _check_batch(batch, self._workers)
         return jax.tree.map(lambda x: _place(x, self._split), batch)
 
 
@@ -266,7 +319,7 @@ def _check_not_donated(training: Training) -> None:
         )
 
 
-def _check_mesh(mesh: Any, axis_name: AxisName) -> tuple[str, ...]:
+def _check_mesh(mesh: Any, axis_name: AxisName, *, sharded: bool) -> tuple[str, ...]:
     if not isinstance(mesh, jax.sharding.Mesh):
         raise TypeError(f'data_parallel(mesh=...) must be a jax.sharding.Mesh; got {mesh!r}.')
     names = axes.names_of(axis_name)
@@ -277,10 +330,11 @@ def _check_mesh(mesh: Any, axis_name: AxisName) -> tuple[str, ...]:
             'Pass the one of the workers, or a tuple of all of them.'
         )
     rest = [name for name in mesh.axis_names if name not in names]
-    if rest:
+    if rest and not sharded:
         raise ValueError(
             f'data_parallel(axis_name={axis_name!r}) leaves out {rest} of the axes of the mesh. '
-            'All must be axes of workers: parameters that are sharded are not supported.'
+            'All must be axes of workers, unless specs= says how params are sharded over the '
+            'others (jax.P() if they are not).'
         )
     return names
 

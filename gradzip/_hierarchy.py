@@ -18,6 +18,7 @@ from gradzip import (
 )
 from gradzip._base import Array, Like, PerWorker, PyTree, memory_like
 from gradzip._buffer import LANES
+from gradzip._compat import varying
 
 TILE_ROWS = 16
 
@@ -148,10 +149,11 @@ def _own_blocks(params: PyTree, local_axis: str, size: int) -> PyTree:
     return jax.tree.map(lambda p: _blocks(p, size)[me], params)
 
 
-def _by_dtype(arrays: list[Array]) -> list[list[int]]:
+def _alike(arrays: list[Array]) -> list[list[int]]:
+    """Returns the indices of arrays that can be joined: of one dtype, and varying over one set."""
     groups: dict[Any, list[int]] = {}
     for i, x in enumerate(arrays):
-        groups.setdefault(x.dtype, []).append(i)
+        groups.setdefault((x.dtype, varying(x)), []).append(i)
     return list(groups.values())
 
 
@@ -160,7 +162,7 @@ def _scattered_means(updates: PyTree, local_axis: str, size: int) -> PyTree:
     leaves_, treedef = jax.tree.flatten(updates)
     blocks = [_blocks(x, size) for x in leaves_]
     shares = list(blocks)
-    for group in _by_dtype(blocks):
+    for group in _alike(blocks):
         table = _tiled(jnp.concatenate([blocks[i].reshape(size, -1) for i in group], axis=1))
         mine = (lax.psum_scatter(table, local_axis) / size).reshape(-1)
         _cut(mine, group, [blocks[i].shape[1:] for i in group], shares)
@@ -172,7 +174,7 @@ def _restored(shares: PyTree, updates: PyTree, local_axis: str) -> PyTree:
     leaves_, treedef = jax.tree.flatten(updates)
     mine = jax.tree.leaves(shares)
     whole = list(mine)
-    for group in _by_dtype(mine):
+    for group in _alike(mine):
         table = _tiled(jnp.concatenate([mine[i].reshape(1, -1) for i in group], axis=1))[0]
         everyones = collectives.gather(table, local_axis)
         everyones = everyones.reshape(everyones.shape[0], -1)

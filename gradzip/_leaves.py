@@ -1,7 +1,9 @@
 """The driver of every exchange: from a scheme and a tree of arrays to means, and back to a tree.
 
 A scheme is a compressor, a reducer, or a function from a leaf's shape and dtype to one of them. All
-leaves whose reducers compare equal are reduced in one call, and so in one collective.
+leaves whose reducers compare equal are reduced in one call, and so in one collective. Where leaves
+are sharded over other axes of the mesh, only leaves that vary over the same axes are joined: a
+buffer that holds a sharded leaf varies over its axes, and so would all that is decoded from it.
 
 Keys are a base key and a count, and they are never split: fold_in(key, count) is the key of a step,
 fold_in(., leaf) the key of a leaf in it, and a reducer folds in the worker where workers must draw
@@ -31,6 +33,7 @@ from gradzip._base import (
     memory_like,
     widest,
 )
+from gradzip._compat import varying
 from gradzip._kernels.in_place import materialize_in_place
 from gradzip._reducers.default import reducer_of
 
@@ -72,7 +75,7 @@ def exchange(
     states = treedef.flatten_up_to(state.reducers)
     keys = list(fold_each(step_key(state), len(xs)))
     out: list = [None] * len(xs)
-    for reducer, members in _groups(scheme, xs, memory).items():
+    for reducer, members in _groups(scheme, xs, memory):
         validation.check_drawable(reducer, state.key)
         xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
         for i, reduced in zip(members, reducer.reduce(xs_, states_, keys_, axis_name), strict=True):
@@ -107,11 +110,13 @@ def add_memory(
     return jax.tree.map(add, updates, memory if axis_name is None else memory.rows)
 
 
-def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> dict[Reducer, list[int]]:
-    groups: dict[Reducer, list[int]] = {}
+def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> list[tuple[Reducer, list[int]]]:
+    """Returns each reducer with the indices of the leaves that it reduces in one call."""
+    groups: dict[tuple[Reducer, frozenset[str]], list[int]] = {}
     for i, x in enumerate(xs):
-        groups.setdefault(reducer_for(scheme, memory_like(x), memory=memory), []).append(i)
-    return groups
+        reducer = reducer_for(scheme, memory_like(x), memory=memory)
+        groups.setdefault((reducer, varying(x)), []).append(i)
+    return [(reducer, members) for (reducer, _), members in groups.items()]
 
 
 def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:

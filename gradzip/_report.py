@@ -16,18 +16,30 @@ from gradzip._quantities import speed
 COSTS = 100, 10, 1  # ms by which an exchange may take longer than the exact mean, in the report
 
 
-def report(tx: optax.GradientTransformation, params: PyTree, axis_sizes: dict[str, int]) -> str:
-    """Returns a few lines on what a step sends, compared with the exact float32 mean."""
+def report(
+    tx: optax.GradientTransformation,
+    params: PyTree,
+    axis_sizes: dict[str, int],
+    names: tuple[str, ...],
+) -> str:
+    """Returns a few lines on what a step sends, compared with the exact float32 mean.
+
+    Args:
+      tx: a chain.
+      params: tree of arrays, or of their shapes and dtypes, as one worker has them.
+      axis_sizes: the size of every axis that tx may name.
+      names: the axes of the workers.
+    """
     likes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
-    exact = compress(Identity(), tuple(axis_sizes))
+    exact = compress(Identity(), names)
     entries = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(likes))
-    workers = math.prod(axis_sizes.values())
+    workers = math.prod(axis_sizes[name] for name in names)
     size, full = traffic.step_bytes(tx, likes, axis_sizes), 4 * entries
     if entries and workers > 1 and not size:
         raise ValueError(
-            f'The chain sends nothing over {tuple(axis_sizes)}, so the workers would drift apart. '
+            f'The chain sends nothing over {names}, so the workers would drift apart. '
             'Put an exchange into it, such as gradzip.error_feedback(gradzip.TopK(0.01), '
-            f'axis_name={tuple(axis_sizes)!r}).'
+            f'axis_name={names!r}).'
         )
     if workers == 1:
         return 'gradzip: with one worker, nothing is sent.'

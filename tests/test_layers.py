@@ -13,7 +13,9 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 LAYERS = [
     ['types'],
     ['data_parallel', 'debug', 'plan'],
-    ['report'],
+    ['per_shard', 'report'],
+    ['shards'],
+    ['specs'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay'],
     ['delay_models', 'metrics', 'traffic'],

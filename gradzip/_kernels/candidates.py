@@ -49,7 +49,7 @@ def from_candidates(
     words = _at_least(rows, jnp.maximum(bound, 1))
     # If fewer than k entries are not zero, the first k entries hold as many zeros as are missing.
     first = pack_masks(lax.iota(jnp.int32, block) < k)[0]
-    words |= jnp.where(bound[:, None] == 0, first, 0)
+    words |= jnp.where(bound[:, None] == 0, first[None], 0)
     held = jnp.sum(lax.population_count(words), axis=1, dtype=jnp.int32)
     places = -(-(k + k // 2 + 16) // WORD_BITS) * WORD_BITS
     return lax.cond(
@@ -68,7 +68,7 @@ def _at_least(rows: Array, bound: Array) -> Array:
     below = bound[:, None, None] - 1 - u
     bits = lax.shift_right_logical(below, jnp.full_like(below, jnp.iinfo(u.dtype).bits - 1))
     shifts = lax.iota(jnp.uint32, WORD_BITS)
-    return jnp.sum(bits.astype(jnp.uint32) << shifts, axis=2, dtype=jnp.uint32)
+    return jnp.sum(bits.astype(jnp.uint32) << shifts[None, None], axis=2, dtype=jnp.uint32)
 
 
 def _ranked(x: Array, block: int, k: int, words: Array, held: Array, places: int) -> Array:
@@ -76,5 +76,5 @@ def _ranked(x: Array, block: int, k: int, words: Array, held: Array, places: int
     offsets = jax.vmap(lambda row: select(row, places))(words)
     starts = lax.iota(jnp.int32, words.shape[0]) * block
     u = magnitude(x.at[starts[:, None] + offsets].get(mode='promise_in_bounds'))
-    chosen = by_rank(jnp.where(lax.iota(jnp.int32, places) < held[:, None], u, -1), k)
+    chosen = by_rank(jnp.where(lax.iota(jnp.int32, places)[None] < held[:, None], u, -1), k)
     return jnp.take_along_axis(offsets, chosen, axis=1, mode='promise_in_bounds')

@@ -34,7 +34,9 @@ def pack(codes: Array, bits: int) -> Array:
     per_word = WORD_BITS if _in_planes(bits) else WORD_BITS // bits
     groups = jnp.pad(codes, (0, -codes.size % per_word)).reshape(-1, per_word)
     if _in_planes(bits):
-        planes = [((groups >> jnp.uint32(b)) & jnp.uint32(1)) << _iota(32)[None] for b in range(bits)]
+        planes = [
+            ((groups >> jnp.uint32(b)) & jnp.uint32(1)) << _iota(32)[None] for b in range(bits)
+        ]
         return jnp.stack(sums(*planes), axis=1).ravel()
     return sums(groups << (_iota(per_word) * jnp.uint32(bits))[None])[0]
 
