@@ -49,13 +49,14 @@ class CNN(nn.Module):
 def loss(params: Any, batch: tuple, *, aux: Any, key: jax.Array) -> tuple:
     """Cross-entropy, the new statistics, and the accuracy as a metric."""
     images, digits = batch
-    logits, new = CNN().apply(
+    out: Any = CNN().apply(
         {'params': params, 'batch_stats': aux},
         images,
         train=True,
         rngs={'dropout': key},
         mutable=['batch_stats'],
     )
+    logits, new = out
     value = optax.softmax_cross_entropy_with_integer_labels(logits, digits).mean()
     return value, new['batch_stats'], {'accuracy': jnp.mean(jnp.argmax(logits, -1) == digits)}
 
@@ -75,9 +76,9 @@ def main(
     """Trains a small CNN, and prints its accuracy on digits that it has not seen."""
     chosen = scheme(scheme_name)
     mesh = workers_mesh(workers, processes)
-    pixels, digits = load_digits(return_X_y=True)
-    images = np.float32(pixels / 16).reshape(-1, 8, 8, 1)
-    digits = np.int32(digits)
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
+    digits = np.asarray(labels, np.int32)
 
     def batch(i: int) -> tuple:
         rows = np.random.default_rng(i).integers(len(images) - HELD_OUT, size=examples * workers)
@@ -93,7 +94,8 @@ def main(
         jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
         for tree in (training.params, training.aux)
     )
-    logits = CNN().apply({'params': params, 'batch_stats': aux}, images[-HELD_OUT:], train=False)
+    variables = {'params': params, 'batch_stats': aux}
+    logits: Any = CNN().apply(variables, images[-HELD_OUT:], train=False)
     accuracy = np.mean(np.argmax(logits, -1) == digits[-HELD_OUT:])
     picture(losses, f'CNN, {workers} workers, {scheme_name}: {accuracy:.1%} of unseen digits', out)
 
