@@ -76,11 +76,13 @@ def train(
     manager = ocp.CheckpointManager(checkpoint.absolute()) if checkpoint else None
     start = manager.latest_step() if manager else None
     if manager and start is not None:
-        saved = manager.restore(start, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
+        saved = manager.restore(start, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
+            'about'
+        ]
         if saved['scheme'] != name:
             raise refuse(ValueError(f'{checkpoint} was trained with --scheme {saved["scheme"]}.'))
         like = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, training))
-        training = manager.restore(start, args=ocp.args.Composite(training=like)).training
+        training = manager.restore(start, args=ocp.args.Composite(training=like))['training']
         losses = {int(i): value for i, value in saved['losses'].items()}
     with Progress(disable=jax.process_index() > 0) as progress:
         bar = progress.add_task('training', total=steps, completed=start or 0)
