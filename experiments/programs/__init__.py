@@ -1,0 +1,1 @@
+"""Short programs to copy: each trains one model with gradzip, and resumes from checkpoints."""
