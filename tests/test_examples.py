@@ -12,18 +12,26 @@ from tests.test_processes import ROOT
 pytestmark = pytest.mark.slow
 
 
-def run(program, folder, *arguments):
-    """The losses by step that a program leaves in a folder."""
-    picture = folder / 'loss.png'
-    command = [sys.executable, '-m', f'experiments.programs.{program}', '--out', str(picture)]
-    ended = subprocess.run(
-        [*command, '--workers', '2', '--checkpoint', str(folder / 'saved'), *arguments],
-        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+def ended(program, folder, *arguments):
+    """The process of a program that has ended, with a picture and checkpoints in a folder."""
+    command = [sys.executable, '-m', f'experiments.programs.{program}', '--workers', '2']
+    paths = ['--out', str(folder / 'loss.png'), '--checkpoint', str(folder / 'saved')]
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    return subprocess.run(
+        [*command, *paths, *arguments],
+        env=environment,
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=600,
     )
-    assert ended.returncode == 0, ended.stderr[-3000:]
+
+
+def losses(program, folder, *arguments):
+    """The losses by step that a program leaves in a folder."""
+    process = ended(program, folder, *arguments)
+    assert process.returncode == 0, process.stderr[-3000:]
+    picture = folder / 'loss.png'
     assert picture.read_bytes().startswith(b'\x89PNG')
     return list(json.loads(picture.with_suffix('.json').read_text()).values())
 
@@ -31,9 +39,16 @@ def run(program, folder, *arguments):
 @pytest.mark.parametrize('program', ['linen_cnn', 'nnx_transformer'])
 def test_it_learns_and_resumes(program, tmp_path):
     """The steps before the checkpoint are not taken again, and the curve is that of one run."""
-    first = run(program, tmp_path, '--steps', '12')
-    both = run(program, tmp_path, '--steps', '16')
+    first = losses(program, tmp_path, '--steps', '12')
+    both = losses(program, tmp_path, '--steps', '16')
     assert both[:12] == first
     (tmp_path / 'whole').mkdir()
-    assert both == run(program, tmp_path / 'whole', '--steps', '16')
+    assert both == losses(program, tmp_path / 'whole', '--steps', '16')
     assert sum(both[-4:]) < sum(both[:4])
+
+
+def test_a_checkpoint_of_another_scheme_is_refused(tmp_path):
+    losses('linen_cnn', tmp_path, '--steps', '2')
+    process = ended('linen_cnn', tmp_path, '--steps', '4', '--scheme', 'qsgd')
+    assert process.returncode != 0
+    assert 'was trained with --scheme topk' in ' '.join(process.stderr.split())

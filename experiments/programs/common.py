@@ -1,11 +1,8 @@
-"""What the programs share: schemes by name, processes, checkpoints, and the picture."""
+"""What the programs share: schemes by name, the mesh, training with checkpoints, the picture."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,7 @@ from experiments import figures
 from experiments.options import refuse
 
 AXIS = 'data'
-PORT = 47_771
-RANK = 'GRADZIP_RANK'
-# Small leaves, such as biases, travel as they are.
+# Small leaves, such as biases, are averaged exactly.
 SCHEMES: dict[str, gz.types.Scheme] = {
     'exact': gz.Identity(),
     'topk': lambda p: gz.TopK(0.05) if p.size > 256 else gz.Identity(),
@@ -33,29 +28,15 @@ SCHEMES: dict[str, gz.types.Scheme] = {
 
 
 def scheme(name: str) -> gz.types.Scheme:
-    """The scheme of this name, or an exit that lists the names."""
+    """Returns the scheme of this name, or ends the program with a list of the names."""
     if name not in SCHEMES:
         raise refuse(ValueError(f'--scheme must be one of {", ".join(SCHEMES)}; got {name!r}.'))
     return SCHEMES[name]
 
 
-def workers_mesh(workers: int, processes: int) -> jax.sharding.Mesh:
-    """A mesh of so many CPU devices, or of accelerators where there are any.
-
-    With two processes, the program starts itself a second time, and both meet over gloo.
-    """
-    if workers % processes:
-        raise refuse(ValueError(f'--workers {workers} must be a multiple of --processes.'))
-    jax.config.update('jax_num_cpu_devices', workers // processes)
-    if processes > 1:
-        rank = int(os.environ.get(RANK, 0))
-        if rank == 0:
-            for other in range(1, processes):
-                subprocess.Popen(
-                    [sys.executable, *sys.orig_argv[1:]], env=os.environ | {RANK: str(other)}
-                )
-        jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-        jax.distributed.initialize(f'127.0.0.1:{PORT}', processes, rank)
+def workers_mesh(workers: int) -> jax.sharding.Mesh:
+    """Returns a mesh of so many CPU devices, or of accelerators where there are any."""
+    jax.config.update('jax_num_cpu_devices', workers)
     return jax.make_mesh((workers,), (AXIS,), devices=jax.devices()[:workers])
 
 
@@ -68,9 +49,9 @@ def train(
     name: str,
     every: int = 50,
 ) -> tuple[Any, dict[int, float]]:
-    """Steps from the last checkpoint, if there is one, to `steps`: the end, and losses by step.
+    """Trains from the last checkpoint, if there is one, and returns the end and the losses by step.
 
-    Orbax saves arrays and not what they are for, so the name of the scheme is saved beside them.
+    Orbax saves arrays, and not the scheme that they belong to, so its name is saved beside them.
     """
     losses: dict[int, float] = {}
     manager = ocp.CheckpointManager(checkpoint.absolute()) if checkpoint else None
@@ -84,7 +65,7 @@ def train(
         like = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, training))
         training = manager.restore(start, args=ocp.args.Composite(training=like))['training']
         losses = {int(i): value for i, value in saved['losses'].items()}
-    with Progress(disable=jax.process_index() > 0) as progress:
+    with Progress() as progress:
         bar = progress.add_task('training', total=steps, completed=start or 0)
         for i in range(start or 0, steps):
             training, value, *_ = step(training, batch(i))
@@ -104,9 +85,7 @@ def train(
 
 
 def picture(losses: dict[int, float], title: str, path: Path) -> None:
-    """The loss curve as a figure, and its numbers beside it; only the first process writes."""
-    if jax.process_index() > 0:
-        return
+    """Draws the loss curve, and writes its numbers to a file beside the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, panels = figures.panels(1, 1, (5.6, 3.8))
     panels[0, 0].plot(list(losses), list(losses.values()), color=figures.BLUE)

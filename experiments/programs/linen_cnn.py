@@ -66,7 +66,6 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help='Devices that share a batch.')] = 4,
     scheme_name: Annotated[str, typer.Option('--scheme', help=', '.join(SCHEMES))] = 'topk',
     steps: Annotated[int, typer.Option(min=1, help='In all, with those before a resume.')] = 200,
-    processes: Annotated[int, typer.Option(min=1, max=2, help='On this machine.')] = 1,
     examples: Annotated[int, typer.Option(min=1, help='Of each worker in a step.')] = 16,
     checkpoint: Annotated[Path | None, typer.Option(help='Saves there, and resumes.')] = None,
     out: Annotated[Path, typer.Option(help='Of the picture.')] = Path(
@@ -75,7 +74,7 @@ def main(
 ) -> None:
     """Trains a small CNN, and prints its accuracy on digits that it has not seen."""
     chosen = scheme(scheme_name)
-    mesh = workers_mesh(workers, processes)
+    mesh = workers_mesh(workers)
     pixels, labels = load_digits(return_X_y=True)
     images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
     digits = np.asarray(labels, np.int32)
@@ -90,11 +89,8 @@ def main(
         loss, start['params'], tx, mesh, AXIS, aux=start['batch_stats'], key=1
     )
     training, losses = train(training, step, batch, steps, checkpoint, scheme_name)
-    params, aux = (
-        jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
-        for tree in (training.params, training.aux)
-    )
-    variables = {'params': params, 'batch_stats': aux}
+    params, statistics = jax.device_get((training.params, training.aux))
+    variables = {'params': params, 'batch_stats': statistics}
     logits: Any = CNN().apply(variables, images[-HELD_OUT:], train=False)
     accuracy = np.mean(np.argmax(logits, -1) == digits[-HELD_OUT:])
     picture(losses, f'CNN, {workers} workers, {scheme_name}: {accuracy:.1%} of unseen digits', out)

@@ -28,7 +28,6 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help='Devices that share a batch.')] = 4,
     scheme_name: Annotated[str, typer.Option('--scheme', help=', '.join(SCHEMES))] = 'topk',
     steps: Annotated[int, typer.Option(min=1, help='In all, with those before a resume.')] = 200,
-    processes: Annotated[int, typer.Option(min=1, max=2, help='On this machine.')] = 1,
     layers: Annotated[int, typer.Option(min=1)] = 2,
     width: Annotated[int, typer.Option(min=8, help='A multiple of 4.')] = 64,
     examples: Annotated[int, typer.Option(min=1, help='Of each worker in a step.')] = 8,
@@ -39,7 +38,7 @@ def main(
 ) -> None:
     """Trains a small transformer."""
     chosen = scheme(scheme_name)
-    mesh = workers_mesh(workers, processes)
+    mesh = workers_mesh(workers)
     size = Size(layers, width, heads=4, context=32)
     model = Model(size)  # nnx.split into structure and params; its loss merges them again
     tx = optax.chain(gz.error_feedback(chosen, AXIS, key=0), optax.adam(3e-3))
