@@ -16,6 +16,13 @@ P = jax.P
 
 
 @pytest.fixture(autouse=True)
+def as_users_configure_jax():
+    """These are programs of users, whose models add a bias to a batch."""
+    with jax.numpy_rank_promotion('allow'):
+        yield
+
+
+@pytest.fixture(autouse=True)
 def standard_promotion():
     """Users' programs run under JAX's default."""
     with jax.numpy_dtype_promotion('standard'):
