@@ -150,7 +150,7 @@ def test_the_same_entries_of_every_row(block, k, dtype):
         np.testing.assert_array_equal(tuned(narrow), plain(narrow), name)
 
 
-@pytest.mark.parametrize('size', [1, 32, 1056])
+@pytest.mark.parametrize('size', [1, 1056])
 def test_set_bits_are_those_of_the_mask(size):
     mask = np.random.default_rng(0).random(32 * size) < 0.02
     mask[-1] = True

@@ -131,7 +131,7 @@ def fast(table, count):
     ]
 
 
-@pytest.mark.parametrize('name', fast(SAME, 2))
+@pytest.mark.parametrize('name', fast(SAME, 1))
 def test_each_shard_is_a_leaf_of_its_own(name):
     """The same as data parallelism alone, on a tree in which every shard is a leaf."""
     state, values = trained(SAME[name])
@@ -171,7 +171,7 @@ RANDOM = {
 }
 
 
-@pytest.mark.parametrize('name', fast(RANDOM, 2))
+@pytest.mark.parametrize('name', fast(RANDOM, 1))
 def test_replicated_params_stay_the_same_on_all_shards(name):
     state, values = trained(RANDOM[name], 5)
     assert values[-1] < values[0]
@@ -333,7 +333,7 @@ def payload(scheme):
 
 
 @pytest.mark.parametrize('platform', PLATFORMS)
-@pytest.mark.parametrize('by_hand', [True, False])
+@pytest.mark.parametrize('by_hand', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_bytes_over_each_axis(platform, by_hand, request, full_compilation):
     devices = None
     if platform == 'tpu':
@@ -369,7 +369,9 @@ def compiler_step(tx, mesh):
     return jax.jit(init), jax.jit(mapped)
 
 
-@pytest.mark.parametrize('scheme', [TOP, gz.PowerSGD(1, min_rate=1)])
+@pytest.mark.parametrize(
+    'scheme', [TOP, pytest.param(gz.PowerSGD(1, min_rate=1), marks=pytest.mark.slow)]
+)
 def test_per_shard_does_what_the_model_by_hand_does(scheme):
     mesh = mesh_2x4(AUTO)
     with jax.set_mesh(mesh):

@@ -62,7 +62,7 @@ def test_a_marked_part_without_its_axis_is_refused():
 def test_functions_of_the_leaf_are_not_compared():
     """Two equal functions need not be one object, as where a program is run again."""
     state = gz.error_feedback(lambda p: gz.TopK(0.5)).init(PARAMS)
-    gz.error_feedback(lambda p: gz.TopK(0.5)).update(PARAMS, state, PARAMS)
+    jax.eval_shape(gz.error_feedback(lambda p: gz.TopK(0.5)).update, PARAMS, state, PARAMS)
 
 
 def test_a_function_that_now_draws_needs_a_key():
@@ -143,8 +143,10 @@ def test_more_rows_than_workers_is_an_error_about_their_number():
         step(PARAMS, jax.device_get(state), jnp.arange(4.0))
 
 
-@pytest.mark.parametrize(('before', 'after'), [(8, 4), (4, 8), (8, 6), (3, 1), (1, 3), (5, 5)])
-@pytest.mark.parametrize('mapper', ['vmap', 'shard_map'])
+@pytest.mark.parametrize(
+    ('before', 'after', 'mapper'),
+    [(8, 4, 'shard_map'), (4, 8, 'vmap'), (8, 6, 'shard_map'), (3, 1, 'vmap'), (1, 3, 'vmap')],
+)
 def test_another_number_of_workers_keeps_the_mean_of_the_memories(before, after, mapper):
     """Nothing is lost across the change, and training goes on."""
     tx = CHAINS['error_feedback']
