@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from gradzip._base import Array
-from gradzip._kernels.pieces import in_pieces
+from gradzip._kernels.pieces import in_one_piece, in_pieces
 from gradzip._kernels.platform import choose
 from gradzip._kernels.words import WORD_BITS, pack, words_for
 
@@ -35,4 +35,6 @@ def pack_codes(code: Code, flat: Array, bits: int, block: int = 1) -> Array:
         words = in_pieces(lambda piece, start: pack(code(piece, start), bits), flat, block)
         return words[: words_for(flat.size, bits)]
 
+    if in_one_piece(flat.size, block):  # then the forms are the same, and one is traced faster
+        return plain(flat)
     return choose(flat, cpu=on_cpu, default=plain)

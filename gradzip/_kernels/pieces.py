@@ -19,6 +19,11 @@ from gradzip._kernels.words import WORD_BITS
 PAD_WHOLE_UP_TO = 1 << 16  # entries; here padding the whole array costs less than a second piece
 
 
+def in_one_piece(size: int, block: int) -> bool:
+    """Whether `in_pieces` makes one piece of an array, padded or not."""
+    return size <= PAD_WHOLE_UP_TO or size % _multiple(size, block) == 0
+
+
 def in_pieces(encode: Callable[..., Any], flats: Array | tuple[Array, ...], block: int) -> Any:
     """encode(*pieces, start) of the whole blocks and of the padded rest, concatenated.
 
@@ -30,11 +35,15 @@ def in_pieces(encode: Callable[..., Any], flats: Array | tuple[Array, ...], bloc
       block: entries that must be in one piece. If one block holds the whole array, it may be cut.
     """
     flats = flats if isinstance(flats, tuple) else (flats,)
-    size = flats[0].size
-    multiple = WORD_BITS if block >= size else math.lcm(block, WORD_BITS)
-    whole = size // multiple * multiple if size > PAD_WHOLE_UP_TO or size % multiple == 0 else 0
+    size, multiple = flats[0].size, _multiple(flats[0].size, block)
+    whole = 0 if in_one_piece(size, block) and size % multiple else size // multiple * multiple
     parts = [encode(*(flat[:whole] for flat in flats), 0)] if whole or not size else []
     if whole < size:
         padding = 0, (whole - size) % multiple
         parts.append(encode(*(jnp.pad(flat[whole:], padding) for flat in flats), whole))
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+
+
+def _multiple(size: int, block: int) -> int:
+    """The size of a piece is a multiple of this."""
+    return WORD_BITS if block >= size else math.lcm(block, WORD_BITS)
