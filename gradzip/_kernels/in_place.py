@@ -21,10 +21,14 @@ def materialize_in_place(x: Array) -> Array:
     """
     if not x.ndim or x.size <= COPY_UP_TO:
         return x
+    return choose(x, cpu=_scatter_nothing, default=_identity)
+
+
+def _scatter_nothing(x: Array) -> Array:
     outside = jnp.array([x.shape[0], x.shape[0] + 1])
     indices = (outside, *(0,) * (x.ndim - 1))
+    return x.at[indices].set(0, mode='drop', unique_indices=True)
 
-    def scatter_nothing(x: Array) -> Array:
-        return x.at[indices].set(0, mode='drop', unique_indices=True)
 
-    return choose(x, cpu=scatter_nothing, default=lambda x: x)
+def _identity(x: Array) -> Array:
+    return x

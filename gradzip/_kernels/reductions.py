@@ -27,35 +27,20 @@ def largest(flat: Array, block: int) -> Array:
     It is infinite if the block holds NaN or a magnitude above finfo.max / 4. So a finite result has
     a reciprocal that is not denormal.
     """
-    return choose(
-        flat,
-        cpu=lambda flat: _reduce(lambda piece, _: _magnitude(piece), _larger, flat, block),
-        default=lambda flat: _largest_plain(flat, block),
-    )
+    return choose(flat, cpu=_largest_on_cpu, default=_largest_plain, block=block)
 
 
 def norm(flat: Array, block: int) -> Array:
     """The Euclidean norm of every block, safe from overflow: f[blocks]."""
     unit = largest(flat, block)
-    scale = reciprocal(unit)
-
-    def plain(flat: Array) -> Array:
-        return jnp.sum(jnp.square(in_rows(flat, block) * scale[:, None]), axis=1)
-
-    def square(piece: Array, start: int) -> Array:
-        return jnp.square(piece * per_entry(scale, block, piece.size, start))
-
-    squares = choose(flat, cpu=lambda flat: _reduce(square, lax.add, flat, block), default=plain)
-    return unit * jnp.sqrt(squares)
+    energy = choose(flat, reciprocal(unit), cpu=_energy_on_cpu, default=_energy_plain, block=block)
+    return unit * jnp.sqrt(energy)
 
 
 def inner_products(x: Array, y: Array, block: int) -> tuple[Array, Array]:
     """<x, y> and <y, y> over every block: f[blocks] each."""
     inner, energy = choose(
-        x,
-        y,
-        cpu=lambda x, y: _inner_products_on_cpu(x, y, block),
-        default=lambda x, y: _inner_products_plain(x, y, block),
+        x, y, cpu=_inner_products_on_cpu, default=_inner_products_plain, block=block
     )
     return inner, energy
 
@@ -68,6 +53,22 @@ def _magnitude(x: Array) -> Array:
 
 def _largest_plain(flat: Array, block: int) -> Array:
     return jnp.max(_magnitude(in_rows(flat, block)), axis=1, initial=0)
+
+
+def _largest_on_cpu(flat: Array, block: int) -> Array:
+    return _reduce(lambda piece, _: _magnitude(piece), _larger, flat, block)
+
+
+def _energy_plain(flat: Array, factor: Array, block: int) -> Array:
+    """Sums of squares of the entries, each times the factor of its block."""
+    return jnp.sum(jnp.square(in_rows(flat, block) * factor[:, None]), axis=1)
+
+
+def _energy_on_cpu(flat: Array, factor: Array, block: int) -> Array:
+    def square(piece: Array, start: int) -> Array:
+        return jnp.square(piece * per_entry(factor, block, piece.size, start))
+
+    return _reduce(square, lax.add, flat, block)
 
 
 def _inner_products_plain(x: Array, y: Array, block: int) -> list[Array]:

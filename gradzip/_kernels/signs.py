@@ -59,11 +59,7 @@ def signs_and_two_means(flat: Array, block: int) -> tuple[Array, Array]:
     """
     count = -(-flat.size // block)
     length = jnp.minimum(block, flat.size - block * jnp.arange(count)).astype(flat.dtype)
-    words, below, high, low = choose(
-        flat,
-        cpu=lambda flat: _sums_on_cpu(flat, block),
-        default=lambda flat: _sums_plain(flat, block),
-    )
+    words, below, high, low = choose(flat, cpu=_sums_on_cpu, default=_sums_plain, block=block)
     counts = [jnp.maximum(n / WORD_BITS, 1 / WORD_BITS) for n in (length - below, below)]
     return words, jnp.stack([high / counts[0], low / counts[1]])
 
