@@ -301,14 +301,15 @@ def _unpacked(out: Any, has: _Options) -> tuple[Array, tuple[PyTree, dict]]:
 
 
 def _agreed(aux: PyTree, names: tuple[str, ...]) -> PyTree:
-    """Returns auxiliary state that is the same on every worker: means of floats, else maxima."""
+    """Returns auxiliary state that is the same on every worker: means of floats, else maxima.
 
-    def one(x: Array) -> Array:
-        if jnp.issubdtype(x.dtype, jnp.inexact):
-            return collectives.mean(x, names)
-        return collectives.largest(axes.localize(x, names), names)
-
-    return jax.tree.map(one, aux)
+    Each of the two is one collective for all leaves, of which batch normalisation has many.
+    """
+    parts, tree = jax.tree.flatten(axes.localize(aux, names))
+    means = {i: x for i, x in enumerate(parts) if jnp.issubdtype(x.dtype, jnp.inexact)}
+    maxima = {i: x for i, x in enumerate(parts) if i not in means}
+    agreed = {**collectives.mean(means, names), **collectives.largest(maxima, names)}
+    return tree.unflatten([agreed[i] for i in range(len(parts))])
 
 
 def _check_not_donated(training: Training) -> None:

@@ -64,18 +64,14 @@ def check(
       ConstantUpdates: all updates that are typed as varying are constants.
     """
     _check_state(state, names)
-    left = [
-        path
-        for path, update in jax.tree_util.tree_leaves_with_path(updates)
-        if varying(update) & set(names)
-    ]
+    leaves = jax.tree_util.tree_leaves_with_path(updates)
+    left = {i: path for i, (path, update) in enumerate(leaves) if varying(update) & set(names)}
     if not left:
         return
     constant = _constant_outputs(
         lambda g: tx.update(g, training.state, training.params, value=0.0)[0], grads
     )
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(updates)]
-    depends = [path for path in left if not constant[paths.index(path)]]
+    depends = [path for i, path in left.items() if not constant[i]]
     if not depends:
         raise ConstantUpdates
     raise ValueError(

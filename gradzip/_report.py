@@ -34,7 +34,8 @@ def report(
     exact = compress(Identity(), names)
     entries = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(likes))
     workers = math.prod(axis_sizes[name] for name in names)
-    size, full = traffic.step_bytes(tx, likes, axis_sizes), 4 * entries
+    found = traffic.collectives_of(tx, likes, axis_sizes)
+    size, full = sum(c.bytes for c in found), 4 * entries
     if entries and workers > 1 and not size:
         raise ValueError(
             f'The chain sends nothing over {names}, so the workers would drift apart. '
@@ -43,7 +44,7 @@ def report(
         )
     if workers == 1:
         return 'gradzip: with one worker, nothing is sent.'
-    saved = traffic.link_bytes(exact, likes, axis_sizes) - traffic.link_bytes(tx, likes, axis_sizes)
+    saved = traffic.link_bytes(exact, likes, axis_sizes) - sum(c.sent for c in found)
     head = (
         f'gradzip: {workers} workers, {entries:,} entries; {size:,} bytes per worker and step, '
         f'{full / max(size, 1):.3g} times fewer than float32.'

@@ -96,6 +96,24 @@ def check_real(tree: PyTree) -> None:
             )
 
 
+def received(updates: PyTree, marked: PyTree, axis_name: AxisName | None) -> tuple[PyTree, PyTree]:
+    """Checks gradients against the memory that they meet, and returns both for this worker.
+
+    Args:
+      updates: the gradients of this worker.
+      marked: the memory as the state has it, a `PerWorker` where there is an axis.
+      axis_name: the axis of workers, or None.
+
+    Returns:
+      The gradients, which are NaN if the memory is that of another worker, and this worker's
+      memory.
+    """
+    memory = axes.unwrap_local(marked, axis_name)
+    check_updates(updates, memory)
+    axes.check_local(updates, axis_name, memory=memory)
+    return axes.nan_if_misplaced(updates, marked, axis_name), memory
+
+
 def check_updates(updates: PyTree, params: PyTree) -> None:
     """Checks that gradients are real floats, and have the tree and the shapes of params."""
     check_real(updates)

@@ -120,10 +120,7 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
         updates: PyTree, state: State, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, EveryState]:
         validation.check_state(state, EveryState, made_for)
-        total = axes.unwrap_local(state.sum, axis_name)
-        validation.check_updates(updates, total)
-        axes.check_local(updates, axis_name, memory=total)
-        updates = axes.nan_if_misplaced(updates, state.sum, axis_name)
+        updates, total = validation.received(updates, state.sum, axis_name)
         total = optax.tree.add(total, leaves.cast_like(updates, total))
 
         def run(inner_state: PyTree) -> tuple[PyTree, PyTree]:

@@ -89,10 +89,7 @@ def ef21(
     ) -> tuple[PyTree, EF21State]:
         del params
         validation.check_state(state, EF21State, made_for)
-        estimate = axes.unwrap_local(state.estimate, axis_name)
-        validation.check_updates(updates, estimate)
-        axes.check_local(updates, axis_name, memory=estimate)
-        updates = axes.nan_if_misplaced(updates, state.estimate, axis_name)
+        updates, estimate = validation.received(updates, state.estimate, axis_name)
         target = optax.tree.sub(leaves.cast_like(updates, estimate), estimate)
         change, sent, _, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True

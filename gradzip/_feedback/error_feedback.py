@@ -100,10 +100,7 @@ def error_feedback(
     ) -> tuple[PyTree, ErrorFeedbackState]:
         del params
         validation.check_state(state, ErrorFeedbackState, made_for)
-        error = axes.unwrap_local(state.error, axis_name)
-        validation.check_updates(updates, error)
-        axes.check_local(updates, axis_name, memory=error)
-        updates = axes.nan_if_misplaced(updates, state.error, axis_name)
+        updates, error = validation.received(updates, state.error, axis_name)
         target = leaves.add_memory(scheme, updates, state.error, decay, axis_name)
         mean, sent, lost, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
