@@ -47,6 +47,8 @@ from gradzip._feedback.iag import iag as iag
 
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
+from gradzip._local_steps import local_params as local_params
+from gradzip._local_steps import local_steps as local_steps
 from gradzip._per_shard import per_shard as per_shard
 from gradzip._wrappers import every as every
 from gradzip._wrappers import participate as participate
