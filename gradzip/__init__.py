@@ -45,6 +45,9 @@ from gradzip._feedback.ef21 import ef21 as ef21
 from gradzip._feedback.error_feedback import error_feedback as error_feedback
 from gradzip._feedback.iag import iag as iag
 
+# what is done: recipes
+from gradzip._recipes import compressed_adam as compressed_adam
+
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
 from gradzip._local_steps import local_params as local_params

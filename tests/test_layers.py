@@ -15,7 +15,7 @@ LAYERS = [
     ['data_parallel', 'debug', 'plan'],
     ['per_shard', 'report'],
     ['shards'],
-    ['local_steps', 'specs'],
+    ['local_steps', 'recipes', 'specs'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay', 'fragments'],
     ['delay_models', 'metrics', 'traffic'],
