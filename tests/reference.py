@@ -132,9 +132,12 @@ def probabilities(x: np.ndarray, expected: int) -> np.ndarray:
 
 
 def error_feedback(
-    gradients: np.ndarray, compress, decay: float = 1.0
+    gradients: np.ndarray, compress, decay: float = 1.0, drop: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Karimireddy et al., algorithm 2, over (steps, workers, n): updates and memories."""
+    """Karimireddy et al., algorithm 2, over (steps, workers, n): updates and memories.
+
+    With decay 1 and drop 1 - mu this is the buffer of Dion (Ahn et al., arXiv 2504.05295).
+    """
     steps, workers, n = gradients.shape
     errors, updates = np.zeros((workers, n)), np.zeros((steps, n))
     for t in range(steps):
@@ -142,8 +145,15 @@ def error_feedback(
             target = gradients[t, w] + decay * errors[w]
             sent = compress(target)
             updates[t] += sent / workers
-            errors[w] = target - sent
+            errors[w] = target - drop * sent
     return updates, errors
+
+
+def double_squeeze(gradients: np.ndarray, compress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tang et al., arXiv 1905.05957, algorithm 1: updates, the workers' memories, the server's."""
+    means, errors = error_feedback(gradients, compress)
+    updates, server = error_feedback(means[:, None], compress)
+    return updates, errors, server[0]
 
 
 def ef21(gradients: np.ndarray, compress) -> tuple[np.ndarray, np.ndarray]:

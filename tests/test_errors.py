@@ -92,6 +92,7 @@ BAD = [
     (lambda: gz.compress(gz.TopK(0.1), ('a', 'a')), ValueError, 'names an axis twice'),
     (lambda: gz.compress(gz.TopK(0.1), metrics=['lost']), TypeError, 'metrics must map names'),
     (lambda: gz.error_feedback(gz.TopK(0.1), decay=0), ValueError, r'decay=...\) must be in'),
+    (lambda: gz.error_feedback(gz.TopK(0.1), drop=1.5), ValueError, r'drop=...\) must be in'),
     (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype=int), TypeError, 'floating-point dtype'),
     (lambda: gz.delay(-1), ValueError, r'delay\(model=...\) must be at least 0; got -1'),
     (lambda: gz.delay(1.5), TypeError, 'must be an integer; got 1.5'),

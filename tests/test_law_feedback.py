@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradzip as gz
@@ -109,6 +110,31 @@ def test_one_worker_loses_nothing_either(name):
     state, updates = jax.lax.scan(body, tx.init(gs[0]), gs)
     left = np.asarray(updates, np.float64).sum(0) + np.asarray(state.error, np.float64)
     np.testing.assert_allclose(left, np.asarray(gs, np.float64).sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_what_stays_of_a_message_is_not_lost_either():
+    """With drop below 1, the sum of drop * updates plus the mean memory is the sum of gradients."""
+    out = run(gz.error_feedback(gz.TopK(0.1), AXIS, drop=0.3))
+    difference = 0.3 * out['updates'] + out['error'] - out['gradients']
+    assert np.linalg.norm(difference) <= 2e-6 * np.linalg.norm(out['gradients'])
+    assert out['error norms'][-200:].max() <= 1.2 * out['error norms'][200:400].max()
+
+
+def test_a_memory_of_what_was_sent_is_momentum():
+    """Dion's rule at full rank is M = mu (M + G), and an array for drop may be traced."""
+    tx = gz.error_feedback(gz.Identity(), drop=0.25)
+    scheduled = optax.inject_hyperparams(lambda drop: gz.error_feedback(gz.Identity(), drop=drop))(
+        drop=0.25
+    )
+    g, memory = jnp.array([1.0, -2.0]), np.zeros(2)
+    states = [tx.init(g), scheduled.init(g)]
+    for _ in range(3):
+        update, states[0] = tx.update(g, states[0])
+        again, states[1] = scheduled.update(g, states[1])
+        np.testing.assert_allclose(update, memory + g, rtol=1e-6)
+        np.testing.assert_allclose(again, update, rtol=1e-6)
+        memory = 0.75 * (memory + g)
+        np.testing.assert_allclose(states[0].error, memory, rtol=1e-6)
 
 
 def test_decay_forgets_on_purpose():

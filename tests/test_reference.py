@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import example, given
 
@@ -355,13 +356,27 @@ def workers_run(tx, gradients):
     return np.stack(updates), state
 
 
-@pytest.mark.parametrize('decay', [1.0, 0.7])
-def test_error_feedback(decay):
+@pytest.mark.parametrize(('decay', 'drop'), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.05), (0.9, 0.4)])
+def test_error_feedback(decay, drop):
     gs = np.random.default_rng(0).normal(size=(12, 3, 20))
-    updates, state = workers_run(gz.error_feedback(gz.TopK(0.2), AXIS, decay=decay), gs)
-    expected, errors = reference.error_feedback(gs, lambda x: reference.top_k(x, 4), decay)
+    tx = gz.error_feedback(gz.TopK(0.2), AXIS, decay=decay, drop=drop)
+    updates, state = workers_run(tx, gs)
+    expected, errors = reference.error_feedback(gs, lambda x: reference.top_k(x, 4), decay, drop)
     np.testing.assert_allclose(updates, expected, atol=1e-5)
     np.testing.assert_allclose(state.error.rows[:, 0], errors, atol=1e-5)
+
+
+def test_a_server_with_a_memory():
+    """The same transformation without an axis, behind the exchange."""
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    tx = optax.chain(gz.error_feedback(gz.TopK(0.2), AXIS), gz.error_feedback(gz.TopK(0.2)))
+    updates, (workers, server) = workers_run(tx, gs)
+    expected, errors, kept = reference.double_squeeze(gs, lambda x: reference.top_k(x, 4))
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+    np.testing.assert_allclose(workers.error.rows[:, 0], errors, atol=1e-5)
+    np.testing.assert_allclose(server.error, kept, atol=1e-5)
+    left = updates.sum(0) + np.mean(workers.error.rows[:, 0], 0) + server.error
+    np.testing.assert_allclose(left, gs.mean(1).sum(0), atol=1e-4)
 
 
 def test_ef21():

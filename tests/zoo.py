@@ -141,6 +141,12 @@ ROWS: dict[str, Row] = {
         )
     ),
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
+    'dropped': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.999, drop=0.05)),
+    'two-sided': Row(
+        lambda axis: optax.chain(
+            gz.error_feedback(gz.TopK(0.2), axis), gz.error_feedback(gz.ScaledSign())
+        )
+    ),
     'stale and compressed': Row(
         lambda axis: optax.chain(
             gz.delay(2, axis), gz.error_feedback(gz.QSGD(7), axis, key=0), gz.compress(gz.TopK(0.5))
