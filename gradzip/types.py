@@ -31,6 +31,7 @@ from gradzip._compressors.qsgd import Quantized as Quantized
 from gradzip._compressors.randk import Entries as Entries
 from gradzip._compressors.scaled_sign import Signs as Signs
 from gradzip._compressors.sparse import Sparse as Sparse
+from gradzip._narrow import Int8Blocks as Int8Blocks
 from gradzip._positions import Positions as Positions
 
 # states

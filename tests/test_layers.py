@@ -26,7 +26,7 @@ LAYERS = [
     ['buffer', 'positions'],
     ['collectives', 'compose', 'kernels'],
     ['resize'],
-    ['axes'],
+    ['axes', 'narrow'],
     ['base'],
     ['quantities'],
     ['blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],

@@ -97,7 +97,7 @@ def test_the_memory_is_bounded_over_2000_steps_of_workers_that_disagree(dtype):
     It is some forty gradients by then, as two of twelve directions a step allow, and stays there.
     """
     workers, steps, shape = 4, 2000, (16, 12)
-    tx = gz.error_feedback(gz.PowerSGD(2), AXIS, memory_dtype=dtype)
+    tx = gz.error_feedback(gz.PowerSGD(2), AXIS, memory_dtype=dtype, key=0)
     specs = gz.state_specs(jax.eval_shape(tx.init, jnp.zeros(shape, dtype)), 0, None)
 
     def worker(state, step, index):

@@ -142,6 +142,9 @@ ROWS: dict[str, Row] = {
     ),
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
     'dropped': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.999, drop=0.05)),
+    'int8 memory': Row(
+        lambda axis: gz.error_feedback(gz.TopK(0.2), axis, memory_dtype='int8', key=0)
+    ),
     'two-sided': Row(
         lambda axis: optax.chain(
             gz.error_feedback(gz.TopK(0.2), axis), gz.error_feedback(gz.ScaledSign())

@@ -12,6 +12,7 @@ from gradzip import (
     _axes as axes,
     _checks as checks,
     _leaves as leaves,
+    _narrow as narrow,
     _validation as validation,
     metrics as metrics_lib,
 )
@@ -73,8 +74,10 @@ def error_feedback(
       decay: the factor of the memory, in (0, 1]. Below 1, old errors are forgotten in time. A
         scalar array is accepted as well, so that `optax.inject_hyperparams` can schedule it.
       drop: the share of what was sent that leaves the memory, in (0, 1], or a scalar array.
-      memory_dtype: dtype of the memory; by default the leaf's own, at least float32.
-      key: for random schemes: an int or a typed key, the same on all workers.
+      memory_dtype: dtype of the memory; by default the leaf's own, at least float32. In 'bfloat16'
+        or in 'int8', where blocks of 256 entries share a scale, the memory is rounded at random, so
+        that nothing is lost in expectation. It then takes 16 or 8.1 bits an entry, and needs a key.
+      key: for random schemes and roundings: an int or a typed key, the same on all workers.
       metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`.
 
     Returns:
@@ -85,9 +88,10 @@ def error_feedback(
     Raises:
       TypeError: an argument of another kind; a leaf that is not a real float; a scheme that states
         neither delta nor omega.
-      ValueError: decay or drop outside (0, 1]; a random scheme without a key; at trace time, an axis
-        that is not mapped, gradients that are the same on every worker, differ between workers
-        where there is no axis, or are of another tree or shape than params.
+      ValueError: decay or drop outside (0, 1]; a random scheme, or a memory that is rounded at
+        random, without a key; at trace time, an axis that is not mapped, gradients that are the
+        same on every worker, differ between workers where there is no axis, or are of another tree
+        or shape than params.
 
     Example:
       >>> import jax.numpy as jnp, optax, gradzip as gz
@@ -107,13 +111,18 @@ def error_feedback(
             checks.unit_interval('error_feedback', name, value)
     metrics_lib.check(metrics)
     made_for = validation.made_for('error_feedback', scheme, axis_name)
-    if memory_dtype is not None and not jnp.issubdtype(memory_dtype, jnp.floating):
-        raise TypeError(f'memory_dtype must be a floating-point dtype; got {memory_dtype!r}.')
+    dtype = narrow.check_dtype('error_feedback', memory_dtype)
+    at_random = narrow.rounds_at_random(dtype)
+    if at_random and key is None:
+        raise ValueError(
+            f'error_feedback(memory_dtype={dtype.name!r}) rounds the memory at random: pass key=, '
+            'an int or a typed key.'
+        )
 
     def init(params: PyTree) -> ErrorFeedbackState:
         return ErrorFeedbackState(
             exchange=leaves.init(scheme, params, key, memory=True),
-            error=axes.new_local(leaves.zeros_in_memory(params, memory_dtype), axis_name),
+            error=axes.new_local(narrow.zeros(params, dtype), axis_name),
             metrics=metrics_lib.init(metrics, params),
             made_for=made_for,
         )
@@ -128,7 +137,11 @@ def error_feedback(
         mean, sent, lost, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True
         )
-        error = leaves.cast_like(_kept(lost, sent, drop), error)
+        kept = _kept(lost, sent, drop)
+        if at_random:
+            error = narrow.stored(kept, dtype, leaves.worker_key(state.exchange, axis_name))
+        else:
+            error = leaves.cast_like(kept, error)
         measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
         error = axes.wrap_local(error, axis_name)
         state = ErrorFeedbackState(exchange, error, measured, made_for)
