@@ -41,9 +41,13 @@ from gradzip._delay_models import Delay as Delay
 from gradzip._delay_models import Uniform as Uniform
 from gradzip._delay import delay as delay
 from gradzip._feedback.compress import compress as compress
+from gradzip._feedback.diana import diana as diana
+from gradzip._feedback.econtrol import econtrol as econtrol
 from gradzip._feedback.ef21 import ef21 as ef21
 from gradzip._feedback.error_feedback import error_feedback as error_feedback
 from gradzip._feedback.iag import iag as iag
+from gradzip._feedback.marina import marina as marina
+from gradzip._feedback.marina import marina_grads as marina_grads
 
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical

@@ -36,6 +36,8 @@ from gradzip._base import (
 from gradzip._compat import varying
 from gradzip._kernels.in_place import materialize_in_place
 from gradzip._reducers.default import reducer_of
+from gradzip._reducers.gather import Gather
+from gradzip._reducers.sum import Sum
 
 BESIDE = 0x7FFFFFFF  # no leaf has this number, so the keys folded from it are no leaf's
 
@@ -132,6 +134,20 @@ def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:
         )
     reducer = reducer_of(chosen)
     return reducer.contractive(like) if memory else reducer
+
+
+def omega_of(owner: str, scheme: Scheme, like: Like) -> float:
+    """Returns omega of the compressor of one leaf, and raises TypeError for a biased one."""
+    reducer = reducer_for(scheme, like)
+    unbiased = isinstance(reducer, Gather | Sum)
+    omega = reducer.compressor.omega(like) if unbiased else None
+    if omega is None:
+        raise TypeError(
+            f'{owner} needs an unbiased compressor, one that states omega, alone or under Gather '
+            f'or Sum; for a leaf of shape {like.shape} it got {reducer!r}. Induced(first, second) '
+            'makes a biased compressor unbiased; error_feedback and ef21 take it as it is.'
+        )
+    return omega
 
 
 def base_key(key: KeyLike | None) -> PyTree:

@@ -38,9 +38,12 @@ from gradzip._positions import Positions as Positions
 from gradzip._data_parallel import Training as Training
 from gradzip._delay import DelayState as DelayState
 from gradzip._feedback.compress import CompressState as CompressState
+from gradzip._feedback.diana import DianaState as DianaState
+from gradzip._feedback.econtrol import EControlState as EControlState
 from gradzip._feedback.ef21 import EF21State as EF21State
 from gradzip._feedback.error_feedback import ErrorFeedbackState as ErrorFeedbackState
 from gradzip._feedback.iag import IAGState as IAGState
+from gradzip._feedback.marina import MarinaState as MarinaState
 from gradzip._leaves import ExchangeState as ExchangeState
 from gradzip._reducers.schedule import ScheduleState as ScheduleState
 from gradzip._wrappers import EveryState as EveryState

@@ -167,6 +167,59 @@ def ef21(gradients: np.ndarray, compress) -> tuple[np.ndarray, np.ndarray]:
     return updates, estimates
 
 
+def ef21_momentum(gradients: np.ndarray, compress, etas) -> tuple[np.ndarray, np.ndarray]:
+    """Fatkhullin et al., arXiv 2305.15155, algorithm 1: updates, and the momenta of the workers.
+
+    v starts at the first gradient, and there is no correction of its bias.
+    """
+    momenta = np.zeros_like(gradients)
+    for t, gradient in enumerate(gradients):
+        momenta[t] = gradient if t == 0 else (1 - etas[t]) * momenta[t - 1] + etas[t] * gradient
+    return ef21(momenta, compress)[0], momenta[-1]
+
+
+def econtrol(gradients: np.ndarray, compress, eta: float) -> tuple[np.ndarray, ...]:
+    """Gao et al., arXiv 2311.05645, algorithm 2: updates, memories, estimates."""
+    steps, workers, n = gradients.shape
+    errors, estimates = np.zeros((workers, n)), np.zeros((workers, n))
+    updates = np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            sent = compress(eta * errors[w] + gradients[t, w] - estimates[w])
+            estimates[w] = estimates[w] + sent
+            errors[w] = errors[w] + gradients[t, w] - estimates[w]
+        updates[t] = estimates.mean(0)
+    return updates, errors, estimates
+
+
+def diana(gradients: np.ndarray, quantize, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mishchenko et al., arXiv 1901.09269, algorithm 1 with beta = 0: updates, and the shifts.
+
+    `quantize(t, w, x)` is what worker w sends for x at step t.
+    """
+    steps, workers, n = gradients.shape
+    shifts, updates = np.zeros((workers, n)), np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            message = quantize(t, w, gradients[t, w] - shifts[w])
+            updates[t] += (shifts[w] + message) / workers
+            shifts[w] = shifts[w] + alpha * message
+    return updates, shifts
+
+
+def marina(gradients: np.ndarray, previous: np.ndarray, quantize, coins) -> np.ndarray:
+    """Gorbunov et al., arXiv 2102.07845, algorithm 1; coins[0] is 1, as g^0 is exact."""
+    updates = np.zeros((gradients.shape[0], gradients.shape[2]))
+    workers = range(gradients.shape[1])
+    for t, gradient in enumerate(gradients):
+        if coins[t]:
+            updates[t] = gradient.mean(0)
+        else:
+            each = [quantize(t, w, gradient[w] - previous[t, w]) for w in workers]
+            updates[t] = updates[t - 1] + np.mean(each, 0)
+    return updates
+
+
 def power_sgd(matrices: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vogels et al., arXiv 1905.13727, algorithm 1, over (workers, rows, columns).
 

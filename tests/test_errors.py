@@ -96,6 +96,18 @@ BAD = [
     (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype=int), TypeError, "or 'int8'; got"),
     (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype='half'), TypeError, "got 'half'"),
     (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype='int8'), ValueError, 'pass key='),
+    (lambda: gz.ef21(gz.TopK(0.1), momentum=0.0), ValueError, r'momentum=...\) must be in'),
+    (lambda: gz.econtrol(gz.TopK(0.1), eta=2), ValueError, r'eta=...\) must be in \(0, 1\]; got 2'),
+    (lambda: gz.diana(gz.QSGD(7), alpha=0, key=0), ValueError, r'alpha=...\) must be in'),
+    (lambda: init(gz.diana(gz.TopK(0.1))), TypeError, r'diana needs an unbiased .*Induced'),
+    (lambda: init(gz.diana(gz.PowerSGD(1))), TypeError, 'alone or under Gather or Sum'),
+    (lambda: init(gz.marina(gz.TopK(0.1), key=0)), TypeError, 'marina needs an unbiased'),
+    (lambda: gz.marina(gz.Identity(), key=None), ValueError, 'throws a coin .*pass key='),
+    (
+        lambda: gz.marina(gz.Identity(), probability=1.5, key=0),
+        ValueError,
+        r'probability=...\) must be in',
+    ),
     (lambda: gz.delay(-1), ValueError, r'delay\(model=...\) must be at least 0; got -1'),
     (lambda: gz.delay(1.5), TypeError, 'must be an integer; got 1.5'),
     (lambda: gz.delay(True), TypeError, 'must be an integer; got True'),
@@ -126,6 +138,14 @@ def test_at_construction(make, kind, message):
 
 def init(tx, params=None):
     return tx.init(jnp.zeros(3) if params is None else params)
+
+
+def test_marina_without_the_gradient_at_the_last_point():
+    tx = gz.marina(gz.QSGD(7), key=0)
+    with pytest.raises(ValueError, match=r'previous_grads=...\). gradzip.marina_grads computes'):
+        tx.update(jnp.zeros(3), init(tx))
+    with pytest.raises(ValueError, match=r'shape \(4,\), but its parameter has shape \(3,\)'):
+        tx.update(jnp.zeros(3), init(tx), previous_grads=jnp.zeros(4))
 
 
 def test_a_key_inside_per_worker():

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 import pytest
 
@@ -49,6 +50,18 @@ class Row:
 
 def _routed(leaf) -> gz.Compressor | gz.Reducer:
     return gz.PowerSGD(2) if leaf.ndim == 2 else gz.TopK(0.5) if leaf.size > 2 else gz.Identity()
+
+
+def half_of_gradients_as_previous(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformation:
+    """`marina` where the gradient at the last point is half of this one, for want of a loss."""
+
+    def update(updates, state, params=None):
+        previous = jax.tree.map(lambda g: g * 0.5, updates)
+        return tx.update(updates, state, params, previous_grads=previous)
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 CAPACITY = 601  # the places in a payload of Bernoulli(0.5) for 1000 entries
@@ -142,6 +155,15 @@ ROWS: dict[str, Row] = {
     ),
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
     'dropped': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.999, drop=0.05)),
+    'ef21 with momentum': Row(lambda axis: gz.ef21(gz.TopK(0.2), axis, momentum=0.1)),
+    'econtrol': Row(lambda axis: gz.econtrol(gz.TopK(0.2), axis, eta=0.2)),
+    'diana': Row(lambda axis: gz.diana(gz.Gather(gz.RandK(0.2)), axis, key=0)),
+    'marina': Row(
+        lambda axis: half_of_gradients_as_previous(
+            gz.marina(gz.Gather(gz.RandK(0.2)), axis, key=0)
+        ),
+        representative=True,
+    ),
     'int8 memory': Row(
         lambda axis: gz.error_feedback(gz.TopK(0.2), axis, memory_dtype='int8', key=0)
     ),

@@ -110,8 +110,9 @@ def error_feedback(
         if not isinstance(value, jax.Array):  # it may be traced, as under inject_hyperparams
             checks.unit_interval('error_feedback', name, value)
     metrics_lib.check(metrics)
-    made_for = validation.made_for('error_feedback', scheme, axis_name)
     dtype = narrow.check_dtype('error_feedback', memory_dtype)
+    owner = 'error_feedback' if dtype is None else f'error_feedback[{dtype.name}]'
+    made_for = validation.made_for(owner, scheme, axis_name)
     at_random = narrow.rounds_at_random(dtype)
     if at_random and key is None:
         raise ValueError(
