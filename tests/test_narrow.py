@@ -74,7 +74,7 @@ def test_a_gradient_too_small_for_the_format_arrives(dtype):
         pytest.param('int8', 200_000, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.usefixtures('x64')
+@pytest.mark.usefixtures('x64', 'full_compilation')  # few kernels a step, for many steps
 def test_nothing_is_lost_over_many_steps_of_bfloat16_gradients(dtype, steps):
     """The sums are float64; the largest memory is no larger in the last tenth than before it."""
     tx = gz.error_feedback(gz.TopK(0.05), AXIS, memory_dtype=dtype, key=0)
