@@ -41,6 +41,7 @@ from gradzip._delay_models import Delay as Delay
 from gradzip._delay_models import Uniform as Uniform
 from gradzip._delay import delay as delay
 from gradzip._feedback.compress import compress as compress
+from gradzip._feedback.dgc import dgc as dgc
 from gradzip._feedback.diana import diana as diana
 from gradzip._feedback.econtrol import econtrol as econtrol
 from gradzip._feedback.ef21 import ef21 as ef21

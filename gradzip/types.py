@@ -38,6 +38,7 @@ from gradzip._positions import Positions as Positions
 from gradzip._data_parallel import Training as Training
 from gradzip._delay import DelayState as DelayState
 from gradzip._feedback.compress import CompressState as CompressState
+from gradzip._feedback.dgc import DGCState as DGCState
 from gradzip._feedback.diana import DianaState as DianaState
 from gradzip._feedback.econtrol import EControlState as EControlState
 from gradzip._feedback.ef21 import EF21State as EF21State

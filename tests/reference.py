@@ -178,6 +178,33 @@ def ef21_momentum(gradients: np.ndarray, compress, etas) -> tuple[np.ndarray, np
     return ef21(momenta, compress)[0], momenta[-1]
 
 
+def dgc(
+    gradients: np.ndarray, compress, momentum: float, nesterov: bool, masking: bool, clip: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lin et al., arXiv 1712.01887, algorithm 4: updates, velocities U, accumulations V."""
+    steps, workers, n = gradients.shape
+    u, v, updates = np.zeros((workers, n)), np.zeros((workers, n)), np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            g = gradients[t, w]
+            norm = np.sqrt(np.sum(g**2))
+            if norm > clip * workers**-0.5:
+                g = g * clip * workers**-0.5 / norm
+            if nesterov:
+                u[w] = momentum * (u[w] + g)
+                v[w] = v[w] + u[w] + g
+            else:
+                u[w] = momentum * u[w] + g
+                v[w] = v[w] + u[w]
+            sent = compress(v[w])
+            mask = sent != 0
+            v[w] = np.where(mask, 0, v[w])
+            if masking:
+                u[w] = np.where(mask, 0, u[w])
+            updates[t] += sent / workers
+    return updates, u, v
+
+
 def econtrol(gradients: np.ndarray, compress, eta: float) -> tuple[np.ndarray, ...]:
     """Gao et al., arXiv 2311.05645, algorithm 2: updates, memories, estimates."""
     steps, workers, n = gradients.shape

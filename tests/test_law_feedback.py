@@ -137,6 +137,16 @@ def test_a_memory_of_what_was_sent_is_momentum():
         np.testing.assert_allclose(states[0].error, memory, rtol=1e-6)
 
 
+def test_momentum_that_waits_is_momentum_without_masking():
+    """Law 3 of `dgc`: the updates plus the mean memory are what SGD with momentum would move."""
+    tx = gz.dgc(gz.TopK(0.2), momentum=0.9, masking=False)
+    gs = jax.random.normal(jax.random.key(3), (100, 20)) + 0.2
+    state, updates = jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], tx.init(gs[0]), gs)
+    exact = optax.trace(0.9)
+    _, steps = jax.lax.scan(lambda s, g: exact.update(g, s)[::-1], exact.init(gs[0]), gs)
+    np.testing.assert_allclose(updates.sum(0) + state.error, steps.sum(0), rtol=1e-4)
+
+
 def test_decay_forgets_on_purpose():
     """With decay below 1, what is forgotten is exactly (1 - decay) times each step's memory."""
     tx = gz.error_feedback(gz.TopK(0.1), decay=0.5)

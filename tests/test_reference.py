@@ -398,6 +398,20 @@ def test_ef21_with_momentum(momentum):
     np.testing.assert_allclose(state.momentum.rows[:, 0], momenta, atol=1e-5)
 
 
+@pytest.mark.parametrize(('nesterov', 'masking'), [(False, True), (True, True), (False, False)])
+def test_dgc(nesterov, masking):
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    clip = 7.0  # each worker's limit is 4.04; the norms are around 4.5
+    options = {'momentum': 0.8, 'nesterov': nesterov, 'masking': masking, 'clip': clip}
+    updates, state = workers_run(gz.dgc(gz.TopK(0.2), AXIS, **options), gs)
+    norms = np.linalg.norm(gs, axis=-1)
+    assert norms.min() < clip / 3**0.5 < norms.max()
+    expected, velocity, error = reference.dgc(gs, lambda x: reference.top_k(x, 4), **options)
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+    np.testing.assert_allclose(state.velocity.rows[:, 0], velocity, atol=1e-5)
+    np.testing.assert_allclose(state.error.rows[:, 0], error, atol=1e-5)
+
+
 def test_econtrol():
     gs = np.random.default_rng(0).normal(size=(12, 3, 20))
     updates, state = workers_run(gz.econtrol(gz.TopK(0.2), AXIS, eta=0.3), gs)

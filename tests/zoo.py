@@ -156,6 +156,7 @@ ROWS: dict[str, Row] = {
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
     'dropped': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.999, drop=0.05)),
     'ef21 with momentum': Row(lambda axis: gz.ef21(gz.TopK(0.2), axis, momentum=0.1)),
+    'dgc': Row(lambda axis: gz.dgc(gz.TopK(0.2), axis, nesterov=True, clip=0.5)),
     'econtrol': Row(lambda axis: gz.econtrol(gz.TopK(0.2), axis, eta=0.2)),
     'diana': Row(lambda axis: gz.diana(gz.Gather(gz.RandK(0.2)), axis, key=0)),
     'marina': Row(

@@ -110,8 +110,8 @@ def econtrol(
         estimate = optax.tree.add(estimate, sent)
         mean = optax.tree.add(state.mean, change)
         measured = metrics_lib.measure(metrics, target, sent, change, axis_name)
-        own = (axes.wrap_local(x, axis_name) for x in (error, estimate))
-        state = EControlState(exchange, *own, mean, measured, made_for)
+        error, estimate = (axes.wrap_local(x, axis_name) for x in (error, estimate))
+        state = EControlState(exchange, error, estimate, mean, measured, made_for)
         return leaves.cast_like(mean, updates), state
 
     return optax.GradientTransformation(init, update)

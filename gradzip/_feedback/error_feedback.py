@@ -116,8 +116,8 @@ def error_feedback(
     at_random = narrow.rounds_at_random(dtype)
     if at_random and key is None:
         raise ValueError(
-            f'error_feedback(memory_dtype={dtype.name!r}) rounds the memory at random: pass key=, '
-            'an int or a typed key.'
+            f'error_feedback(memory_dtype={memory_dtype!r}) rounds the memory at random: pass '
+            'key=, an int or a typed key.'
         )
 
     def init(params: PyTree) -> ErrorFeedbackState:

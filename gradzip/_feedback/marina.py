@@ -162,7 +162,7 @@ def marina_grads(
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
       >>> gz.marina_grads(lambda w: w**2, jnp.float32(3), jnp.float32(4))[1:]
-      (Array(6., dtype=float32, weak_type=True), Array(8., dtype=float32, weak_type=True))
+      (Array(6., dtype=float32), Array(8., dtype=float32))
     """
     if axis_name is not None:
         params, previous = axes.localize((params, previous), axis_name)
