@@ -137,6 +137,43 @@ def test_a_memory_of_what_was_sent_is_momentum():
         np.testing.assert_allclose(states[0].error, memory, rtol=1e-6)
 
 
+def test_normalised_ef21_with_momentum_needs_no_constant_of_the_problem():
+    """The chain of `ef21`'s docstring, noisy gradients, losses whose scales differ by 1e6."""
+    workers, size = 4, 20
+    tx = optax.chain(
+        gz.ef21(gz.TopK(0.2), AXIS, momentum=lambda t: (2 / (t + 2)) ** 0.5),
+        optax.normalize_by_update_norm(),
+        optax.scale_by_learning_rate(lambda t: (2 / (t + 2)) ** 0.75),
+    )
+    x = jnp.zeros(size)
+    minima = jax.random.normal(jax.random.key(0), (workers, size))  # of the workers' quadratics
+    specs = gz.state_specs(jax.eval_shape(tx.init, x), 0, None)
+
+    def worker(x, state, minimum, index, step, scale):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), index), step)
+        gradient = (1 + jnp.arange(20.0) / 4) * (x - minimum) + jax.random.normal(key, (size,))
+        updates, state = tx.update(scale * gradient, state, x)
+        return optax.apply_updates(x, updates), state
+
+    axes = (None, specs, 0, 0, None, None)
+    mapped = jax.vmap(worker, axes, (None, specs), axis_name=AXIS)
+
+    @jax.jit
+    def run(scale):
+        def body(carry, step):
+            x, state = mapped(*carry, minima, jnp.arange(workers), step, scale)
+            return (x, state), jnp.linalg.norm(x - minima.mean(0))
+
+        init = jax.vmap(lambda _: tx.init(x), out_axes=specs, axis_name=AXIS)
+        return jax.lax.scan(body, (x, init(jnp.arange(workers))), jnp.arange(3000))[1]
+
+    small, large = run(1e-3), run(1e3)
+    np.testing.assert_allclose(small[:5], large[:5], rtol=0.02)  # of the same path
+    for distances in (small, large):
+        assert distances[-100:].mean() < 0.1 * distances[0]
+        assert distances[-100:].mean() < 0.75 * distances[250:350].mean()
+
+
 def test_momentum_that_waits_is_momentum_without_masking():
     """Law 3 of `dgc`: the updates plus the mean memory are what SGD with momentum would move."""
     tx = gz.dgc(gz.TopK(0.2), momentum=0.9, masking=False)

@@ -58,7 +58,9 @@ def error_feedback(
       transforms blocks of consecutive entries.)
     - Dion (arXiv 2504.05295): decay 1, drop 1 - mu, with `PowerSGD` and an orthonormalisation
       behind it. What is sent stays in the memory with the factor mu: a compressor that loses
-      nothing makes the memory mu (e + g), which is momentum.
+      nothing makes the memory mu (e + g), which is momentum. The basis then hardly turns, so that
+      what workers lastingly disagree on is never sent, and the memory grows; a decay below 1
+      bounds it.
 
     Without an axis and behind an exchange, the same transformation is a server that compresses what
     it sends back, with a memory of its own (two-sided compression, as in DoubleSqueeze):
