@@ -64,6 +64,7 @@ def half_of_gradients_as_previous(
     return optax.GradientTransformation(tx.init, update)
 
 
+TEN = jax.ShapeDtypeStruct((10,), 'float32')
 CAPACITY = 601  # the places in a payload of Bernoulli(0.5) for 1000 entries
 
 ROWS: dict[str, Row] = {
@@ -149,8 +150,10 @@ ROWS: dict[str, Row] = {
             gz.TopK(0.2),
             axis,
             metrics={
-                name: getattr(gz.metrics, name) for name in ('lost', 'cosine', 'norm', 'nonzeros')
-            },
+                name: getattr(gz.metrics, name)
+                for name in ('lost', 'cosine', 'norm', 'nonzeros', 'error_norm', 'staleness')
+            }
+            | {'bits': gz.metrics.total(gz.metrics.bits(gz.TopK(0.2), TEN))},
         )
     ),
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),

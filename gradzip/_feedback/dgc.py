@@ -121,7 +121,7 @@ def dgc(
         )
         if masking:
             velocity = jax.tree.map(lambda v, s: jnp.where(s == 0, v, 0), velocity, sent)
-        measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
+        measured = metrics_lib.measure(metrics, state.metrics, target, sent, mean, axis_name)
         velocity, error = (axes.wrap_local(x, axis_name) for x in (velocity, error))
         state = DGCState(exchange, velocity, error, measured, made_for)
         return leaves.cast_like(mean, updates), state

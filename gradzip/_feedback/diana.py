@@ -118,7 +118,7 @@ def diana(
         alphas = rates(updates)
         shift = jax.tree.map(_moved, shift, sent, alphas)
         mean = jax.tree.map(_moved, state.mean, message, alphas)
-        measured = metrics_lib.measure(metrics, target, sent, message, axis_name)
+        measured = metrics_lib.measure(metrics, state.metrics, target, sent, message, axis_name)
         shift = axes.wrap_local(shift, axis_name)
         return leaves.cast_like(estimate, updates), DianaState(
             exchange, shift, mean, measured, made_for

@@ -109,7 +109,7 @@ def econtrol(
         error = jax.tree.map(lambda e, d, c: e + (d - c), error, missing, sent)
         estimate = optax.tree.add(estimate, sent)
         mean = optax.tree.add(state.mean, change)
-        measured = metrics_lib.measure(metrics, target, sent, change, axis_name)
+        measured = metrics_lib.measure(metrics, state.metrics, target, sent, change, axis_name)
         error, estimate = (axes.wrap_local(x, axis_name) for x in (error, estimate))
         state = EControlState(exchange, error, estimate, mean, measured, made_for)
         return leaves.cast_like(mean, updates), state

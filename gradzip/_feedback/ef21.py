@@ -133,7 +133,7 @@ def ef21(
             scheme, target, state.exchange, axis_name, memory=True
         )
         mean = optax.tree.add(state.mean, change)
-        measured = metrics_lib.measure(metrics, target, sent, change, axis_name)
+        measured = metrics_lib.measure(metrics, state.metrics, target, sent, change, axis_name)
         estimate = axes.wrap_local(optax.tree.add(estimate, sent), axis_name)
         state = EF21State(exchange, average, estimate, mean, measured, made_for)
         return leaves.cast_like(mean, updates), state

@@ -145,7 +145,7 @@ def error_feedback(
             error = narrow.stored(kept, dtype, leaves.worker_key(state.exchange, axis_name))
         else:
             error = leaves.cast_like(kept, error)
-        measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
+        measured = metrics_lib.measure(metrics, state.metrics, target, sent, mean, axis_name)
         error = axes.wrap_local(error, axis_name)
         state = ErrorFeedbackState(exchange, error, measured, made_for)
         return leaves.cast_like(mean, updates), state
