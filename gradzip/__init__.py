@@ -65,6 +65,7 @@ from gradzip import theory as theory
 from gradzip import types as types
 from gradzip._agreement import check_same_shapes as check_same_shapes
 from gradzip._axes import localize as localize
+from gradzip._citation import citation as citation
 from gradzip._base import PerWorker as PerWorker
 from gradzip._debug import check_local as check_local
 from gradzip._data_parallel import data_parallel as data_parallel

@@ -17,7 +17,7 @@ LAYERS = [
     ['shards'],
     ['specs'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
-    ['delay'],
+    ['delay', 'citation'],
     ['delay_models', 'metrics'],
     ['traffic'],
     ['agreement', 'leaves', 'replication'],
@@ -30,7 +30,7 @@ LAYERS = [
     ['axes', 'narrow'],
     ['base'],
     ['quantities'],
-    ['blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],
+    ['references', 'blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],
     ['groups'],
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
