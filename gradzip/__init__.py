@@ -52,6 +52,8 @@ from gradzip._feedback.marina import marina_grads as marina_grads
 
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
+from gradzip._one_bit_adam import scale_by_frozen_adam as scale_by_frozen_adam
+from gradzip._one_bit_adam import shared_momentum as shared_momentum
 from gradzip._per_shard import per_shard as per_shard
 from gradzip._wrappers import every as every
 from gradzip._wrappers import participate as participate

@@ -205,6 +205,34 @@ def dgc(
     return updates, u, v
 
 
+def one_bit_adam(
+    gradients: np.ndarray, compress, warmup: int, b1: float, b2: float, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tang et al., arXiv 2102.02888, algorithm 1, with Adam's bias corrections: updates, memories.
+
+    The server's compression is left out. An entry without a variance is not moved.
+    """
+    steps, workers, n = gradients.shape
+    m, v, errors = np.zeros(n), np.zeros(n), np.zeros((workers, n))
+    updates = np.zeros((steps, n))
+    for t in range(steps):
+        if t < warmup:
+            g = gradients[t].mean(0)
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * g**2
+        else:
+            sent = np.zeros((workers, n))
+            for w in range(workers):
+                target = b1 * m + (1 - b1) * gradients[t, w] + errors[w]
+                sent[w] = compress(target)
+                errors[w] = target - sent[w]
+            m = sent.mean(0)
+        m_hat = m / (1 - b1 ** (t + 1))
+        v_hat = v / (1 - b2 ** min(t + 1, warmup))
+        updates[t] = np.where(v > 0, m_hat / (np.sqrt(v_hat) + eps), 0)
+    return updates, errors
+
+
 def econtrol(gradients: np.ndarray, compress, eta: float) -> tuple[np.ndarray, ...]:
     """Gao et al., arXiv 2311.05645, algorithm 2: updates, memories, estimates."""
     steps, workers, n = gradients.shape

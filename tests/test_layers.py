@@ -16,7 +16,7 @@ LAYERS = [
     ['per_shard', 'report'],
     ['shards'],
     ['specs'],
-    ['advice', 'feedback', 'hierarchy', 'wrappers'],
+    ['advice', 'feedback', 'hierarchy', 'one_bit_adam', 'wrappers'],
     ['delay', 'citation'],
     ['delay_models', 'metrics'],
     ['traffic'],

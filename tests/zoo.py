@@ -168,6 +168,14 @@ ROWS: dict[str, Row] = {
         ),
         representative=True,
     ),
+    'one-bit adam': Row(
+        lambda axis: optax.chain(
+            gz.shared_momentum(
+                gz.error_feedback(gz.Schedule((gz.Identity(), gz.ScaledSign()), (2,)), axis), 0.9
+            ),
+            gz.scale_by_frozen_adam(2),
+        )
+    ),
     'int8 memory': Row(
         lambda axis: gz.error_feedback(gz.TopK(0.2), axis, memory_dtype='int8', key=0)
     ),
