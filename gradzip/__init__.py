@@ -41,9 +41,14 @@ from gradzip._delay_models import Delay as Delay
 from gradzip._delay_models import Uniform as Uniform
 from gradzip._delay import delay as delay
 from gradzip._feedback.compress import compress as compress
+from gradzip._feedback.dgc import dgc as dgc
+from gradzip._feedback.diana import diana as diana
+from gradzip._feedback.econtrol import econtrol as econtrol
 from gradzip._feedback.ef21 import ef21 as ef21
 from gradzip._feedback.error_feedback import error_feedback as error_feedback
 from gradzip._feedback.iag import iag as iag
+from gradzip._feedback.marina import marina as marina
+from gradzip._feedback.marina import marina_grads as marina_grads
 
 # what is done: recipes
 from gradzip._recipes import compressed_adam as compressed_adam
@@ -52,6 +57,8 @@ from gradzip._recipes import compressed_adam as compressed_adam
 from gradzip._hierarchy import hierarchical as hierarchical
 from gradzip._local_steps import local_params as local_params
 from gradzip._local_steps import local_steps as local_steps
+from gradzip._one_bit_adam import scale_by_frozen_adam as scale_by_frozen_adam
+from gradzip._one_bit_adam import shared_momentum as shared_momentum
 from gradzip._per_shard import per_shard as per_shard
 from gradzip._wrappers import every as every
 from gradzip._wrappers import participate as participate
@@ -65,6 +72,7 @@ from gradzip import theory as theory
 from gradzip import types as types
 from gradzip._agreement import check_same_shapes as check_same_shapes
 from gradzip._axes import localize as localize
+from gradzip._citation import citation as citation
 from gradzip._base import PerWorker as PerWorker
 from gradzip._debug import check_local as check_local
 from gradzip._data_parallel import data_parallel as data_parallel

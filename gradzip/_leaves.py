@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import _validation as validation
+from gradzip import _axes as axes, _narrow as narrow, _validation as validation
 from gradzip._base import (
     Array,
     AxisName,
@@ -36,6 +36,10 @@ from gradzip._base import (
 from gradzip._compat import varying
 from gradzip._kernels.in_place import materialize_in_place
 from gradzip._reducers.default import reducer_of
+from gradzip._reducers.gather import Gather
+from gradzip._reducers.sum import Sum
+
+BESIDE = 0x7FFFFFFF  # no leaf has this number, so the keys folded from it are no leaf's
 
 
 class ExchangeState(NamedTuple):
@@ -92,12 +96,13 @@ def add_memory(
     Args:
       scheme: the scheme that will reduce the result.
       updates: tree of arrays.
-      memory: tree of arrays like them; a `PerWorker` with one row where there is an axis.
+      memory: tree of memories for them; a `PerWorker` with one row where there is an axis.
       scale: a number or a scalar array.
       axis_name: the axis of workers, or None.
     """
 
-    def add(update: Array, remembered: Array) -> Array:
+    def add(update: Array, memory: Array | narrow.Int8Blocks) -> Array:
+        remembered = narrow.wide(memory)
         dtype = widest(jnp.float32, update.dtype, remembered.dtype)
         # The sum has the shape of the memory, with its leading axis of one row: a donated buffer is
         # only reused for an array of the same shape.
@@ -131,6 +136,20 @@ def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:
     return reducer.contractive(like) if memory else reducer
 
 
+def omega_of(owner: str, scheme: Scheme, like: Like) -> float:
+    """Returns omega of the compressor of one leaf, and raises TypeError for a biased one."""
+    reducer = reducer_for(scheme, like)
+    unbiased = isinstance(reducer, Gather | Sum)
+    omega = reducer.compressor.omega(like) if unbiased else None
+    if omega is None:
+        raise TypeError(
+            f'{owner} needs an unbiased compressor, one that states omega, alone or under Gather '
+            f'or Sum; for a leaf of shape {like.shape} it got {reducer!r}. Induced(first, second) '
+            'makes a biased compressor unbiased; error_feedback and ef21 take it as it is.'
+        )
+    return omega
+
+
 def base_key(key: KeyLike | None) -> PyTree:
     """Returns a copy of the user's key, so that donating a state does not delete the original."""
     if key is None:
@@ -149,15 +168,20 @@ def step_key(state: Any) -> Key:
     return jax.random.fold_in(key, state.count)
 
 
+def worker_key(state: ExchangeState, axis_name: AxisName | None) -> Key:
+    """Returns a key of this step and worker, for draws beside those of the exchange."""
+    key = jax.random.fold_in(step_key(state), BESIDE)
+    return jax.random.fold_in(key, axes.worker_index(axis_name))
+
+
 def fold_each(key: Key, count: int) -> Key:
     """Returns fold_in(key, i) for every i below count. One call compiles faster than many."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
 
 
-def zeros_in_memory(params: PyTree, dtype: Any = None) -> PyTree:
-    """Returns a memory of zeros for every leaf, in at least float32 or in the given dtype."""
-    likes = jax.tree.map(memory_like, params)
-    return jax.tree.map(lambda like: jnp.zeros(like.shape, dtype or like.dtype), likes)
+def zeros_in_memory(params: PyTree) -> PyTree:
+    """Returns a memory of zeros for every leaf, in at least float32."""
+    return narrow.zeros(params, None)
 
 
 def in_memory_dtype(tree: PyTree) -> PyTree:

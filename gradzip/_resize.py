@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradzip import _axes as axes, _checks as checks
+from gradzip import _axes as axes, _checks as checks, _narrow as narrow
 from gradzip._base import Array, PerWorker, PyTree
 
 
@@ -19,7 +19,8 @@ def resize(state: PyTree, workers: int) -> PyTree:
     unit interval, and each new worker receives the average over its part. From 8 to 4 workers, each
     new memory is the mean of two old ones; from 4 to 8, each old one is used twice. The mean over
     the workers stays as it was, so that nothing is lost: the sum of all updates plus the mean of
-    the memories still equals the sum of the mean gradients.
+    the memories still equals the sum of the mean gradients. (A memory in bfloat16 or int8 keeps it
+    up to one rounding to the nearest.)
 
     Args:
       state: a state as it is outside of the mapper, where a `PerWorker` part has one row for each
@@ -48,7 +49,9 @@ def resize(state: PyTree, workers: int) -> PyTree:
         if not isinstance(part, PerWorker):
             return part
         rows = jax.tree_util.tree_map_with_path(
-            lambda inner, row: _resized((*path, *inner), row, workers), part.rows
+            lambda inner, row: _resized((*path, *inner), row, workers),
+            part.rows,
+            is_leaf=narrow.is_int8,
         )
         return PerWorker(rows, part.axes, _numbers(part.worker, workers))
 
@@ -67,8 +70,11 @@ def _numbers(worker: Array | None, workers: int) -> Array | None:
     return jnp.asarray(numbers.reshape(workers, *[1] * (worker.ndim - 1)), jnp.int32)
 
 
-def _resized(path: tuple, rows: Array, workers: int) -> Array:
+def _resized(path: tuple, rows: Any, workers: int) -> Any:
     """Returns the rows of the new workers, each the average over its part of the old rows."""
+    if narrow.is_int8(rows):
+        new = jax.vmap(narrow.in_int8)(_resized(path, jax.vmap(narrow.wide)(rows), workers))
+        return new._replace(scales=new.scales.reshape(workers, *rows.scales.shape[1:]))
     old = np.asarray(rows)
     if not jnp.issubdtype(rows.dtype, jnp.floating):
         if old.size and not (old == old[:1]).all():

@@ -17,6 +17,7 @@ from gradzip._base import PerWorker, PyTree
 from gradzip._delay import DelayState
 from gradzip._feedback.iag import IAGState
 from gradzip._leaves import ExchangeState
+from gradzip._narrow import Int8Blocks
 
 P = jax.P
 KNOWN = PerWorker, DelayState, IAGState, ExchangeState
@@ -123,7 +124,9 @@ class _Sharded:
         except ValueError:
             return False
         found = [x for x in found if jax.tree.leaves(x)]
-        return bool(found) and all(isinstance(x, PerWorker) or _is_array(x) for x in found)
+        return bool(found) and all(
+            isinstance(x, PerWorker | Int8Blocks) or _is_array(x) for x in found
+        )
 
     def _one(self, part: PyTree, lead: tuple) -> PyTree:
         if _is_marked_in_nnx(part):

@@ -125,7 +125,8 @@ def link_bytes(tx: optax.GradientTransformation, params: PyTree, workers: Mappin
 
 def _update(tx: optax.GradientTransformation, grads: PyTree) -> PyTree:
     tx = optax.with_extra_args_support(tx)
-    return tx.update(grads, tx.init(grads), grads, value=jnp.zeros([]))  # some want the loss
+    asked = {'value': jnp.zeros([]), 'previous_grads': grads}  # some want the loss, marina these
+    return tx.update(grads, tx.init(grads), grads, **asked)
 
 
 def _traced(step: Callable, like: PyTree, axis_sizes: Mapping[str, int]) -> list[Collective]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradzip import _axes as axes
+from gradzip import _axes as axes, _narrow as narrow
 from gradzip._base import AxisName, Compressor, KeyLike, MadeFor, PyTree, Reducer, Scheme
 
 
@@ -99,6 +99,8 @@ def check_real(tree: PyTree) -> None:
 def received(updates: PyTree, marked: PyTree, axis_name: AxisName | None) -> tuple[PyTree, PyTree]:
     """Checks gradients against the memory that they meet, and returns both for this worker.
 
+    A memory in int8 is returned as an array.
+
     Args:
       updates: the gradients of this worker.
       marked: the memory as the state has it, a `PerWorker` where there is an axis.
@@ -108,7 +110,7 @@ def received(updates: PyTree, marked: PyTree, axis_name: AxisName | None) -> tup
       The gradients, which are NaN if the memory is that of another worker, and this worker's
       memory.
     """
-    memory = axes.unwrap_local(marked, axis_name)
+    memory = jax.tree.map(narrow.wide, axes.unwrap_local(marked, axis_name), is_leaf=narrow.is_int8)
     check_updates(updates, memory)
     axes.check_local(updates, axis_name, memory=memory)
     return axes.nan_if_misplaced(updates, marked, axis_name), memory

@@ -4,10 +4,13 @@
 received. Pass any of these functions, or your own, by name:
 `error_feedback(..., metrics={'lost': gz.metrics.lost})`. The values are averaged over the workers,
 kept in the state and read with `optax.tree.get(state, 'lost')`. Only what is asked for is computed.
+A state has the value of the last step, or with `total` the sum over all steps: the bits that a
+worker has sent so far are `total(bits(scheme, params))`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax
@@ -16,7 +19,8 @@ import optax
 from jax.typing import ArrayLike
 
 from gradzip import _collectives as collectives
-from gradzip._base import Array, AxisName, PyTree, memory_like
+from gradzip._base import Array, AxisName, PyTree, Scheme, memory_like
+from gradzip._traffic import payload_bytes
 
 Metric = Callable[[PyTree, PyTree, PyTree], Array]
 Metrics = Mapping[str, Metric]
@@ -47,6 +51,39 @@ def cosine(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
     return _ratio(optax.tree.vdot(target, sent), optax.tree.norm(target) * optax.tree.norm(sent))
 
 
+def error_norm(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
+    """Returns the Euclidean norm of what was not sent, |target - sent|: of a memory. f[].
+
+    Example:
+      >>> import jax.numpy as jnp, gradzip as gz
+      >>> float(gz.metrics.error_norm(jnp.array([4.0, 3.0]), jnp.array([4.0, 0.0]), None))
+      3.0
+    """
+    del mean
+    return jnp.asarray(optax.tree.norm(optax.tree.sub(target, sent)))
+
+
+def staleness(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
+    """Returns |target - sent|_1 / |sent|_1, the steps for which a memory holds gradients back. f[].
+
+    By Little's law, what waits divided by what leaves in a step is the mean time of waiting. Here
+    that holds where gradients do not cancel in the memory, and on average over the steps. Where
+    they cancel, they never leave, and the figure is too small. It is 0 if nothing was sent.
+
+    Example:
+      >>> import jax.numpy as jnp, gradzip as gz
+      >>> tx = gz.error_feedback(gz.TopK(0.2), metrics={'late': gz.metrics.staleness})
+      >>> state = tx.init(jnp.zeros(5))
+      >>> for _ in range(20):  # each of five entries is sent in every fifth step
+      ...   _, state = tx.update(jnp.ones(5), state)
+      >>> float(state.metrics['late'])
+      2.0
+    """
+    del mean
+    waiting = optax.tree.norm(optax.tree.sub(target, sent), ord=1)
+    return _ratio(waiting, optax.tree.norm(sent, ord=1))
+
+
 def norm(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
     """Returns the Euclidean norm of the target, such as gradient plus memory. f[].
 
@@ -72,6 +109,59 @@ def nonzeros(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
     return sum(counts, jnp.zeros([], jnp.float32)) / max(optax.tree.size(mean), 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Total:
+    """A metric whose values are summed over the steps; `total` makes it."""
+
+    metric: Metric
+
+    def __call__(self, target: PyTree, sent: PyTree, mean: PyTree) -> Array:
+        """Returns the value of one step."""
+        return self.metric(target, sent, mean)
+
+
+def total(metric: Metric) -> Total:
+    """Returns a metric that is the sum of another one over all steps so far.
+
+    Example:
+      >>> import jax.numpy as jnp, gradzip as gz
+      >>> params = jnp.zeros(100_000)
+      >>> sent = gz.metrics.total(gz.metrics.bits(gz.TopK(0.01), params))
+      >>> tx = gz.compress(gz.TopK(0.01), metrics={'sent': sent})
+      >>> state = tx.init(params)
+      >>> for _ in range(3):
+      ...   _, state = tx.update(jnp.ones(100_000), state)
+      >>> float(state.metrics['sent'])  # three times 5120 bytes
+      122880.0
+    """
+    if not callable(metric):
+        raise TypeError(f'total(metric=...) must be a function; got {metric!r}.')
+    return Total(metric)
+
+
+def bits(scheme: Scheme, params: PyTree) -> Metric:
+    """Returns a metric: the bits that a worker sends in a step under a scheme, as `payload_bytes`.
+
+    They are a constant, in float32. Under a `Schedule` every step counts as its largest.
+
+    Args:
+      scheme: the scheme of the exchange that the metric is given to.
+      params: tree of arrays, or of their shapes and dtypes.
+
+    Example:
+      >>> import jax.numpy as jnp, gradzip as gz
+      >>> float(gz.metrics.bits(gz.Identity(), jnp.zeros(100))(None, None, None))
+      3200.0
+    """
+    count = 8.0 * payload_bytes(scheme, params)
+
+    def metric(target: PyTree, sent: PyTree, mean: PyTree) -> Array:
+        del target, sent, mean
+        return jnp.full([], count, jnp.float32)
+
+    return metric
+
+
 def check(metrics: Metrics) -> None:
     """Raises TypeError for anything but a mapping from names to functions."""
     if not isinstance(metrics, Mapping) or not all(callable(f) for f in metrics.values()):
@@ -89,11 +179,20 @@ def init(metrics: Metrics, params: PyTree) -> dict[str, PyTree]:
 
 
 def measure(
-    metrics: Metrics, target: PyTree, sent: PyTree, mean: PyTree, axis_name: AxisName | None
+    metrics: Metrics,
+    before: dict[str, PyTree],
+    target: PyTree,
+    sent: PyTree,
+    mean: PyTree,
+    axis_name: AxisName | None,
 ) -> dict[str, PyTree]:
-    """Returns every metric, averaged over the workers."""
+    """Returns every metric, averaged over the workers; `before` has the values up to this step."""
+    if not metrics:
+        return {}
     values = {name: f(target, sent, mean) for name, f in metrics.items()}
-    return collectives.mean(values, axis_name) if values else {}
+    values = collectives.mean(values, axis_name)
+    sums = {name for name, f in metrics.items() if isinstance(f, Total)}
+    return {n: optax.tree.add(before[n], v) if n in sums else v for n, v in values.items()}
 
 
 def _ratio(part: ArrayLike, whole: ArrayLike) -> Array:

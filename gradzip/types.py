@@ -31,16 +31,23 @@ from gradzip._compressors.qsgd import Quantized as Quantized
 from gradzip._compressors.randk import Entries as Entries
 from gradzip._compressors.scaled_sign import Signs as Signs
 from gradzip._compressors.sparse import Sparse as Sparse
+from gradzip._narrow import Int8Blocks as Int8Blocks
 from gradzip._positions import Positions as Positions
 
 # states
 from gradzip._data_parallel import Training as Training
 from gradzip._delay import DelayState as DelayState
 from gradzip._feedback.compress import CompressState as CompressState
+from gradzip._feedback.dgc import DGCState as DGCState
+from gradzip._feedback.diana import DianaState as DianaState
+from gradzip._feedback.econtrol import EControlState as EControlState
 from gradzip._feedback.ef21 import EF21State as EF21State
 from gradzip._feedback.error_feedback import ErrorFeedbackState as ErrorFeedbackState
 from gradzip._feedback.iag import IAGState as IAGState
+from gradzip._feedback.marina import MarinaState as MarinaState
 from gradzip._leaves import ExchangeState as ExchangeState
+from gradzip._one_bit_adam import FrozenAdamState as FrozenAdamState
+from gradzip._one_bit_adam import SharedMomentumState as SharedMomentumState
 from gradzip._reducers.schedule import ScheduleState as ScheduleState
 from gradzip._wrappers import EveryState as EveryState
 from gradzip._wrappers import ParticipateState as ParticipateState

@@ -137,9 +137,12 @@ def probabilities(x: np.ndarray, expected: int) -> np.ndarray:
 
 
 def error_feedback(
-    gradients: np.ndarray, compress, decay: float = 1.0
+    gradients: np.ndarray, compress, decay: float = 1.0, drop: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Karimireddy et al., algorithm 2, over (steps, workers, n): updates and memories."""
+    """Karimireddy et al., algorithm 2, over (steps, workers, n): updates and memories.
+
+    With decay 1 and drop 1 - mu this is the buffer of Dion (Ahn et al., arXiv 2504.05295).
+    """
     steps, workers, n = gradients.shape
     errors, updates = np.zeros((workers, n)), np.zeros((steps, n))
     for t in range(steps):
@@ -147,8 +150,15 @@ def error_feedback(
             target = gradients[t, w] + decay * errors[w]
             sent = compress(target)
             updates[t] += sent / workers
-            errors[w] = target - sent
+            errors[w] = target - drop * sent
     return updates, errors
+
+
+def double_squeeze(gradients: np.ndarray, compress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tang et al., arXiv 1905.05957, algorithm 1: updates, the workers' memories, the server's."""
+    means, errors = error_feedback(gradients, compress)
+    updates, server = error_feedback(means[:, None], compress)
+    return updates, errors, server[0]
 
 
 def ef21(gradients: np.ndarray, compress) -> tuple[np.ndarray, np.ndarray]:
@@ -160,6 +170,114 @@ def ef21(gradients: np.ndarray, compress) -> tuple[np.ndarray, np.ndarray]:
             estimates[w] = estimates[w] + compress(gradients[t, w] - estimates[w])
         updates[t] = estimates.mean(0)
     return updates, estimates
+
+
+def ef21_momentum(gradients: np.ndarray, compress, etas) -> tuple[np.ndarray, np.ndarray]:
+    """Fatkhullin et al., arXiv 2305.15155, algorithm 1: updates, and the momenta of the workers.
+
+    v starts at the first gradient, and there is no correction of its bias.
+    """
+    momenta = np.zeros_like(gradients)
+    for t, gradient in enumerate(gradients):
+        momenta[t] = gradient if t == 0 else (1 - etas[t]) * momenta[t - 1] + etas[t] * gradient
+    return ef21(momenta, compress)[0], momenta[-1]
+
+
+def dgc(
+    gradients: np.ndarray, compress, momentum: float, nesterov: bool, masking: bool, clip: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lin et al., arXiv 1712.01887, algorithm 4: updates, velocities U, accumulations V."""
+    steps, workers, n = gradients.shape
+    u, v, updates = np.zeros((workers, n)), np.zeros((workers, n)), np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            g = gradients[t, w]
+            norm = np.sqrt(np.sum(g**2))
+            if norm > clip * workers**-0.5:
+                g = g * clip * workers**-0.5 / norm
+            if nesterov:
+                u[w] = momentum * (u[w] + g)
+                v[w] = v[w] + u[w] + g
+            else:
+                u[w] = momentum * u[w] + g
+                v[w] = v[w] + u[w]
+            sent = compress(v[w])
+            mask = sent != 0
+            v[w] = np.where(mask, 0, v[w])
+            if masking:
+                u[w] = np.where(mask, 0, u[w])
+            updates[t] += sent / workers
+    return updates, u, v
+
+
+def one_bit_adam(
+    gradients: np.ndarray, compress, warmup: int, b1: float, b2: float, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tang et al., arXiv 2102.02888, algorithm 1, with Adam's bias corrections: updates, memories.
+
+    The server's compression is left out. An entry without a variance is not moved.
+    """
+    steps, workers, n = gradients.shape
+    m, v, errors = np.zeros(n), np.zeros(n), np.zeros((workers, n))
+    updates = np.zeros((steps, n))
+    for t in range(steps):
+        if t < warmup:
+            g = gradients[t].mean(0)
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * g**2
+        else:
+            sent = np.zeros((workers, n))
+            for w in range(workers):
+                target = b1 * m + (1 - b1) * gradients[t, w] + errors[w]
+                sent[w] = compress(target)
+                errors[w] = target - sent[w]
+            m = sent.mean(0)
+        m_hat = m / (1 - b1 ** (t + 1))
+        v_hat = v / (1 - b2 ** min(t + 1, warmup))
+        updates[t] = np.where(v > 0, m_hat / (np.sqrt(v_hat) + eps), 0)
+    return updates, errors
+
+
+def econtrol(gradients: np.ndarray, compress, eta: float) -> tuple[np.ndarray, ...]:
+    """Gao et al., arXiv 2311.05645, algorithm 2: updates, memories, estimates."""
+    steps, workers, n = gradients.shape
+    errors, estimates = np.zeros((workers, n)), np.zeros((workers, n))
+    updates = np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            sent = compress(eta * errors[w] + gradients[t, w] - estimates[w])
+            estimates[w] = estimates[w] + sent
+            errors[w] = errors[w] + gradients[t, w] - estimates[w]
+        updates[t] = estimates.mean(0)
+    return updates, errors, estimates
+
+
+def diana(gradients: np.ndarray, quantize, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mishchenko et al., arXiv 1901.09269, algorithm 1 with beta = 0: updates, and the shifts.
+
+    `quantize(t, w, x)` is what worker w sends for x at step t.
+    """
+    steps, workers, n = gradients.shape
+    shifts, updates = np.zeros((workers, n)), np.zeros((steps, n))
+    for t in range(steps):
+        for w in range(workers):
+            message = quantize(t, w, gradients[t, w] - shifts[w])
+            updates[t] += (shifts[w] + message) / workers
+            shifts[w] = shifts[w] + alpha * message
+    return updates, shifts
+
+
+def marina(gradients: np.ndarray, previous: np.ndarray, quantize, coins) -> np.ndarray:
+    """Gorbunov et al., arXiv 2102.07845, algorithm 1; coins[0] is 1, as g^0 is exact."""
+    updates = np.zeros((gradients.shape[0], gradients.shape[2]))
+    workers = range(gradients.shape[1])
+    for t, gradient in enumerate(gradients):
+        if coins[t]:
+            updates[t] = gradient.mean(0)
+        else:
+            each = [quantize(t, w, gradient[w] - previous[t, w]) for w in workers]
+            updates[t] = updates[t - 1] + np.mean(each, 0)
+    return updates
 
 
 def power_sgd(matrices: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 
 import gradzip as gz
 from tests.mappers import AXIS, MAPPERS, map_step, start
-from tests.zoo import TRANSFORMATIONS, representatives
+from tests.zoo import TEN, TRANSFORMATIONS, representatives
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -217,3 +217,8 @@ def test_metrics_are_the_same_on_every_worker_and_read_by_name(mapper):
     np.testing.assert_allclose(lost, np.mean(kept), rtol=1e-5)
     nonzeros = np.asarray(optax.tree.get(state, 'nonzeros')).ravel()[0]
     np.testing.assert_allclose(nonzeros, 0.2, rtol=1e-6)
+    left = [np.linalg.norm(b[:-2]) for b in np.asarray(batch)]
+    norm = np.asarray(optax.tree.get(state, 'error_norm')).ravel()[0]
+    np.testing.assert_allclose(norm, np.mean(left), rtol=1e-5)
+    sent = np.asarray(optax.tree.get(state, 'bits')).ravel()[0]
+    assert sent == 8 * gz.payload_bytes(gz.TopK(0.2), TEN)

@@ -100,6 +100,7 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     'findings': 'theorems/tables.txt',
     'comparison': 'comparison/tables.txt',
     'memory': 'comparison/tables.txt',
+    'quadratics': 'quadratics/quadratics.txt',
     'network': 'network/table_2.txt',
     'training': 'network/training_2.txt',
     'plan': 'plan/plan.txt',

@@ -92,7 +92,30 @@ BAD = [
     (lambda: gz.compress(gz.TopK(0.1), ('a', 'a')), ValueError, 'names an axis twice'),
     (lambda: gz.compress(gz.TopK(0.1), metrics=['lost']), TypeError, 'metrics must map names'),
     (lambda: gz.error_feedback(gz.TopK(0.1), decay=0), ValueError, r'decay=...\) must be in'),
-    (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype=int), TypeError, 'floating-point dtype'),
+    (lambda: gz.error_feedback(gz.TopK(0.1), drop=1.5), ValueError, r'drop=...\) must be in'),
+    (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype=int), TypeError, "or 'int8'; got"),
+    (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype='half'), TypeError, "got 'half'"),
+    (lambda: gz.error_feedback(gz.TopK(0.1), memory_dtype='int8'), ValueError, 'pass key='),
+    (lambda: gz.ef21(gz.TopK(0.1), momentum=0.0), ValueError, r'momentum=...\) must be in'),
+    (lambda: gz.dgc(gz.TopK(0.1), momentum=1.0), ValueError, r'must be in \[0, 1\); got 1.0'),
+    (lambda: gz.dgc(gz.TopK(0.1), clip=0.0), ValueError, r'clip=...\) must be above 0'),
+    (lambda: gz.dgc(gz.TopK(0.1), nesterov=1), TypeError, 'must be True or False; got 1'),
+    (lambda: gz.econtrol(gz.TopK(0.1), eta=2), ValueError, r'eta=...\) must be in \(0, 1\]; got 2'),
+    (lambda: gz.diana(gz.QSGD(7), alpha=0, key=0), ValueError, r'alpha=...\) must be in'),
+    (lambda: init(gz.diana(gz.TopK(0.1))), TypeError, r'diana needs an unbiased .*Induced'),
+    (lambda: init(gz.diana(gz.PowerSGD(1))), TypeError, 'alone or under Gather or Sum'),
+    (lambda: init(gz.marina(gz.TopK(0.1), key=0)), TypeError, 'marina needs an unbiased'),
+    (lambda: gz.marina(gz.Identity(), key=None), ValueError, 'throws a coin .*pass key='),
+    (
+        lambda: gz.marina(gz.Identity(), probability=1.5, key=0),
+        ValueError,
+        r'probability=...\) must be in',
+    ),
+    (lambda: gz.shared_momentum(gz.TopK(0.1), 0.9), TypeError, 'must be an optax transformation'),
+    (lambda: gz.shared_momentum(optax.identity(), 1.1), ValueError, r'decay=...\) must be in'),
+    (lambda: gz.scale_by_frozen_adam(0), ValueError, r'warmup=...\) must be at least 1; got 0'),
+    (lambda: gz.scale_by_frozen_adam(5, b2=1.0), ValueError, r'b2=...\) must be in \[0, 1\)'),
+    (lambda: gz.scale_by_frozen_adam(5, eps=0), ValueError, r'eps=...\) must be above 0'),
     (lambda: gz.delay(-1), ValueError, r'delay\(model=...\) must be at least 0; got -1'),
     (lambda: gz.delay(1.5), TypeError, 'must be an integer; got 1.5'),
     (lambda: gz.delay(True), TypeError, 'must be an integer; got True'),
@@ -123,6 +146,14 @@ def test_at_construction(make, kind, message):
 
 def init(tx, params=None):
     return tx.init(jnp.zeros(3) if params is None else params)
+
+
+def test_marina_without_the_gradient_at_the_last_point():
+    tx = gz.marina(gz.QSGD(7), key=0)
+    with pytest.raises(ValueError, match=r'previous_grads=...\). gradzip.marina_grads computes'):
+        tx.update(jnp.zeros(3), init(tx))
+    with pytest.raises(ValueError, match=r'shape \(4,\), but its parameter has shape \(3,\)'):
+        tx.update(jnp.zeros(3), init(tx), previous_grads=jnp.zeros(4))
 
 
 def test_a_key_inside_per_worker():

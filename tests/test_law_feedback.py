@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradzip as gz
@@ -109,6 +110,78 @@ def test_one_worker_loses_nothing_either(name):
     state, updates = jax.lax.scan(body, tx.init(gs[0]), gs)
     left = np.asarray(updates, np.float64).sum(0) + np.asarray(state.error, np.float64)
     np.testing.assert_allclose(left, np.asarray(gs, np.float64).sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_what_stays_of_a_message_is_not_lost_either():
+    """With drop below 1, the sum of drop * updates plus the mean memory is the sum of gradients."""
+    out = run(gz.error_feedback(gz.TopK(0.1), AXIS, drop=0.3))
+    difference = 0.3 * out['updates'] + out['error'] - out['gradients']
+    assert np.linalg.norm(difference) <= 2e-6 * np.linalg.norm(out['gradients'])
+    assert out['error norms'][-200:].max() <= 1.2 * out['error norms'][200:400].max()
+
+
+def test_a_memory_of_what_was_sent_is_momentum():
+    """Dion's rule at full rank is M = mu (M + G), and an array for drop may be traced."""
+    tx = gz.error_feedback(gz.Identity(), drop=0.25)
+    scheduled = optax.inject_hyperparams(lambda drop: gz.error_feedback(gz.Identity(), drop=drop))(
+        drop=0.25
+    )
+    g, memory = jnp.array([1.0, -2.0]), np.zeros(2)
+    states = [tx.init(g), scheduled.init(g)]
+    for _ in range(3):
+        update, states[0] = tx.update(g, states[0])
+        again, states[1] = scheduled.update(g, states[1])
+        np.testing.assert_allclose(update, memory + g, rtol=1e-6)
+        np.testing.assert_allclose(again, update, rtol=1e-6)
+        memory = 0.75 * (memory + g)
+        np.testing.assert_allclose(states[0].error, memory, rtol=1e-6)
+
+
+def test_normalised_ef21_with_momentum_needs_no_constant_of_the_problem():
+    """The chain of `ef21`'s docstring, noisy gradients, losses whose scales differ by 1e6."""
+    workers, size = 4, 20
+    tx = optax.chain(
+        gz.ef21(gz.TopK(0.2), AXIS, momentum=lambda t: (2 / (t + 2)) ** 0.5),
+        optax.normalize_by_update_norm(),
+        optax.scale_by_learning_rate(lambda t: (2 / (t + 2)) ** 0.75),
+    )
+    x = jnp.zeros(size)
+    minima = jax.random.normal(jax.random.key(0), (workers, size))  # of the workers' quadratics
+    specs = gz.state_specs(jax.eval_shape(tx.init, x), 0, None)
+
+    def worker(x, state, minimum, index, step, scale):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), index), step)
+        gradient = (1 + jnp.arange(20.0) / 4) * (x - minimum) + jax.random.normal(key, (size,))
+        updates, state = tx.update(scale * gradient, state, x)
+        return optax.apply_updates(x, updates), state
+
+    axes = (None, specs, 0, 0, None, None)
+    mapped = jax.vmap(worker, axes, (None, specs), axis_name=AXIS)
+
+    @jax.jit
+    def run(scale):
+        def body(carry, step):
+            x, state = mapped(*carry, minima, jnp.arange(workers), step, scale)
+            return (x, state), jnp.linalg.norm(x - minima.mean(0))
+
+        init = jax.vmap(lambda _: tx.init(x), out_axes=specs, axis_name=AXIS)
+        return jax.lax.scan(body, (x, init(jnp.arange(workers))), jnp.arange(3000))[1]
+
+    small, large = run(1e-3), run(1e3)
+    np.testing.assert_allclose(small[:5], large[:5], rtol=0.02)  # of the same path
+    for distances in (small, large):
+        assert distances[-100:].mean() < 0.1 * distances[0]
+        assert distances[-100:].mean() < 0.75 * distances[250:350].mean()
+
+
+def test_momentum_that_waits_is_momentum_without_masking():
+    """Law 3 of `dgc`: the updates plus the mean memory are what SGD with momentum would move."""
+    tx = gz.dgc(gz.TopK(0.2), momentum=0.9, masking=False)
+    gs = jax.random.normal(jax.random.key(3), (100, 20)) + 0.2
+    state, updates = jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], tx.init(gs[0]), gs)
+    exact = optax.trace(0.9)
+    _, steps = jax.lax.scan(lambda s, g: exact.update(g, s)[::-1], exact.init(gs[0]), gs)
+    np.testing.assert_allclose(updates.sum(0) + state.error, steps.sum(0), rtol=1e-4)
 
 
 def test_decay_forgets_on_purpose():

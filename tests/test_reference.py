@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import example, given
 
@@ -14,6 +15,7 @@ from gradzip._base import like_of
 from tests import reference
 from tests.arrays import flushed, vectors
 from tests.mappers import AXIS
+from tests.zoo import half_of_gradients_as_previous
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
@@ -360,13 +362,27 @@ def workers_run(tx, gradients):
     return np.stack(updates), state
 
 
-@pytest.mark.parametrize('decay', [1.0, 0.7])
-def test_error_feedback(decay):
+@pytest.mark.parametrize(('decay', 'drop'), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.05), (0.9, 0.4)])
+def test_error_feedback(decay, drop):
     gs = np.random.default_rng(0).normal(size=(12, 3, 20))
-    updates, state = workers_run(gz.error_feedback(gz.TopK(0.2), AXIS, decay=decay), gs)
-    expected, errors = reference.error_feedback(gs, lambda x: reference.top_k(x, 4), decay)
+    tx = gz.error_feedback(gz.TopK(0.2), AXIS, decay=decay, drop=drop)
+    updates, state = workers_run(tx, gs)
+    expected, errors = reference.error_feedback(gs, lambda x: reference.top_k(x, 4), decay, drop)
     np.testing.assert_allclose(updates, expected, atol=1e-5)
     np.testing.assert_allclose(state.error.rows[:, 0], errors, atol=1e-5)
+
+
+def test_a_server_with_a_memory():
+    """The same transformation without an axis, behind the exchange."""
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    tx = optax.chain(gz.error_feedback(gz.TopK(0.2), AXIS), gz.error_feedback(gz.TopK(0.2)))
+    updates, (workers, server) = workers_run(tx, gs)
+    expected, errors, kept = reference.double_squeeze(gs, lambda x: reference.top_k(x, 4))
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+    np.testing.assert_allclose(workers.error.rows[:, 0], errors, atol=1e-5)
+    np.testing.assert_allclose(server.error, kept, atol=1e-5)
+    left = updates.sum(0) + np.mean(workers.error.rows[:, 0], 0) + server.error
+    np.testing.assert_allclose(left, gs.mean(1).sum(0), atol=1e-4)
 
 
 def test_ef21():
@@ -375,6 +391,79 @@ def test_ef21():
     expected, estimates = reference.ef21(gs, lambda x: reference.top_k(x, 4))
     np.testing.assert_allclose(updates, expected, atol=1e-5)
     np.testing.assert_allclose(state.estimate.rows[:, 0], estimates, atol=1e-5)
+
+
+@pytest.mark.parametrize('momentum', [0.3, lambda t: (2 / (t + 2)) ** 0.5], ids=['0.3', 'falling'])
+def test_ef21_with_momentum(momentum):
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    updates, state = workers_run(gz.ef21(gz.TopK(0.2), AXIS, momentum=momentum), gs)
+    etas = [momentum(t) if callable(momentum) else momentum for t in range(12)]
+    expected, momenta = reference.ef21_momentum(gs, lambda x: reference.top_k(x, 4), etas)
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+    np.testing.assert_allclose(state.momentum.rows[:, 0], momenta, atol=1e-5)
+
+
+@pytest.mark.parametrize(('nesterov', 'masking'), [(False, True), (True, True), (False, False)])
+def test_dgc(nesterov, masking):
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    clip = 7.0  # each worker's limit is 4.04; the norms are around 4.5
+    options = {'momentum': 0.8, 'nesterov': nesterov, 'masking': masking, 'clip': clip}
+    updates, state = workers_run(gz.dgc(gz.TopK(0.2), AXIS, **options), gs)
+    norms = np.linalg.norm(gs, axis=-1)
+    assert norms.min() < clip / 3**0.5 < norms.max()
+    expected, velocity, error = reference.dgc(gs, lambda x: reference.top_k(x, 4), **options)
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+    np.testing.assert_allclose(state.velocity.rows[:, 0], velocity, atol=1e-5)
+    np.testing.assert_allclose(state.error.rows[:, 0], error, atol=1e-5)
+
+
+def test_econtrol():
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    updates, state = workers_run(gz.econtrol(gz.TopK(0.2), AXIS, eta=0.3), gs)
+    expected, errors, estimates = reference.econtrol(gs, lambda x: reference.top_k(x, 4), 0.3)
+    np.testing.assert_allclose(updates, expected, atol=1e-5)
+    np.testing.assert_allclose(state.error.rows[:, 0], errors, atol=1e-5)
+    np.testing.assert_allclose(state.estimate.rows[:, 0], estimates, atol=1e-5)
+    left = updates.sum(0) + np.mean(state.error.rows[:, 0], 0)  # law 3
+    np.testing.assert_allclose(left, gs.mean(1).sum(0), atol=1e-4)
+
+
+def gathered_bernoulli(p):
+    """What `Gather(Bernoulli(p))` sends at a step from a worker, for the only leaf and key 0."""
+
+    def quantize(t, w, x):
+        key = jax.random.key(0)
+        for number in (t, 0, w):  # the step, the leaf, the worker
+            key = jax.random.fold_in(key, number)
+        return reference.bernoulli(x, np.asarray(noise.uniform(key, x.shape, jnp.float32) < p), p)
+
+    return quantize
+
+
+@pytest.mark.parametrize('alpha', [None, 0.1])
+def test_diana(alpha):
+    gs = np.random.default_rng(0).normal(size=(6, 3, 20))
+    tx = gz.diana(gz.Gather(gz.Bernoulli(0.25)), AXIS, alpha=alpha, key=0)
+    updates, state = workers_run(tx, gs)
+    # omega = 1 / p - 1, so that 1 / (1 + omega) = p
+    expected, shifts = reference.diana(gs, gathered_bernoulli(0.25), alpha or 0.25)
+    np.testing.assert_allclose(updates, expected, atol=1e-4)
+    np.testing.assert_allclose(state.shift.rows[:, 0], shifts, atol=1e-4)
+    np.testing.assert_allclose(state.mean, shifts.mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize('probability', [None, 0.6])
+def test_marina(probability):
+    gs = np.random.default_rng(0).normal(size=(12, 3, 20))
+    tx = gz.marina(gz.Gather(gz.Bernoulli(0.25)), AXIS, probability=probability, key=0)
+    updates, _ = workers_run(half_of_gradients_as_previous(tx), gs)
+    coins = []
+    for t in range(12):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), t), 0x7FFFFFFF)
+        coins.append(t == 0 or bool(jax.random.bernoulli(key, probability or 0.25)))
+    assert 2 <= sum(coins) <= 10  # both branches are taken
+    expected = reference.marina(gs, 0.5 * gs, gathered_bernoulli(0.25), coins)
+    np.testing.assert_allclose(updates, expected, atol=1e-4)
 
 
 def test_power_sgd():

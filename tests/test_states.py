@@ -24,6 +24,11 @@ MISMATCHES = {
     'a scheme that draws': (gz.compress(gz.TopK(0.5)), gz.compress(gz.QSGD(7), key=0)),
     'another scheme': (gz.error_feedback(gz.TopK(0.5)), gz.error_feedback(gz.TopK(0.1))),
     'another period': (gz.every(optax.sgd(1.0), 2), gz.every(optax.sgd(1.0), 4)),
+    'momentum': (gz.ef21(gz.TopK(0.5)), gz.ef21(gz.TopK(0.5), momentum=0.1)),
+    'another memory': (
+        gz.error_feedback(gz.TopK(0.5)),
+        gz.error_feedback(gz.TopK(0.5), memory_dtype='int8', key=0),
+    ),
     'no axis': (gz.error_feedback(gz.TopK(0.5)), gz.error_feedback(gz.TopK(0.5), AXIS)),
     'an axis': (gz.error_feedback(gz.TopK(0.5), AXIS), gz.error_feedback(gz.TopK(0.5))),
     'another axis': (gz.delay(2, 'model'), gz.delay(2, AXIS)),

@@ -63,6 +63,23 @@ def test_localize_avoids_it_unused_leaves_included(name):
     assert out['unused'].shape[-1] == 2
 
 
+def test_marina_grads_are_each_workers_own():
+    """Both gradients inside shard_map, and none of them summed over the workers."""
+    mesh, batch = mesh_of(2), jnp.arange(6.0).reshape(2, 3)
+
+    def worker(params, batch):
+        return jax.tree.map(
+            lambda x: x[None],
+            gz.marina_grads(loss, params, {'w': 2 * params['w']}, batch, axis_name=AXIS),
+        )
+
+    mapped = jax.shard_map(worker, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS))
+    value, now, before = jax.jit(mapped)({'w': jnp.ones(3)}, batch)
+    np.testing.assert_allclose(value, batch.sum(1))
+    np.testing.assert_allclose(now['w'], batch)
+    np.testing.assert_allclose(before['w'], batch)
+
+
 def test_a_tuple_of_axes_must_be_localized_over_each():
     mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 4), ('node', 'gpu'))
     both = ('node', 'gpu')

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 import pytest
 
@@ -51,6 +52,19 @@ def _routed(leaf) -> gz.Compressor | gz.Reducer:
     return gz.PowerSGD(2) if leaf.ndim == 2 else gz.TopK(0.5) if leaf.size > 2 else gz.Identity()
 
 
+def half_of_gradients_as_previous(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformation:
+    """`marina` where the gradient at the last point is half of this one, for want of a loss."""
+
+    def update(updates, state, params=None):
+        previous = jax.tree.map(lambda g: g * 0.5, updates)
+        return tx.update(updates, state, params, previous_grads=previous)
+
+    return optax.GradientTransformation(tx.init, update)
+
+
+TEN = jax.ShapeDtypeStruct((10,), 'float32')
 CAPACITY = 601  # the places in a payload of Bernoulli(0.5) for 1000 entries
 
 ROWS: dict[str, Row] = {
@@ -136,11 +150,40 @@ ROWS: dict[str, Row] = {
             gz.TopK(0.2),
             axis,
             metrics={
-                name: getattr(gz.metrics, name) for name in ('lost', 'cosine', 'norm', 'nonzeros')
-            },
+                name: getattr(gz.metrics, name)
+                for name in ('lost', 'cosine', 'norm', 'nonzeros', 'error_norm', 'staleness')
+            }
+            | {'bits': gz.metrics.total(gz.metrics.bits(gz.TopK(0.2), TEN))},
         )
     ),
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
+    'dropped': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.999, drop=0.05)),
+    'ef21 with momentum': Row(lambda axis: gz.ef21(gz.TopK(0.2), axis, momentum=0.1)),
+    'dgc': Row(lambda axis: gz.dgc(gz.TopK(0.2), axis, nesterov=True, clip=0.5)),
+    'econtrol': Row(lambda axis: gz.econtrol(gz.TopK(0.2), axis, eta=0.2)),
+    'diana': Row(lambda axis: gz.diana(gz.Gather(gz.RandK(0.2)), axis, key=0)),
+    'marina': Row(
+        lambda axis: half_of_gradients_as_previous(
+            gz.marina(gz.Gather(gz.RandK(0.2)), axis, key=0)
+        ),
+        representative=True,
+    ),
+    'one-bit adam': Row(
+        lambda axis: optax.chain(
+            gz.shared_momentum(
+                gz.error_feedback(gz.Schedule((gz.Identity(), gz.ScaledSign()), (2,)), axis), 0.9
+            ),
+            gz.scale_by_frozen_adam(2),
+        )
+    ),
+    'int8 memory': Row(
+        lambda axis: gz.error_feedback(gz.TopK(0.2), axis, memory_dtype='int8', key=0)
+    ),
+    'two-sided': Row(
+        lambda axis: optax.chain(
+            gz.error_feedback(gz.TopK(0.2), axis), gz.error_feedback(gz.ScaledSign())
+        )
+    ),
     'stale and compressed': Row(
         lambda axis: optax.chain(
             gz.delay(2, axis), gz.error_feedback(gz.QSGD(7), axis, key=0), gz.compress(gz.TopK(0.5))

@@ -82,7 +82,7 @@ def compress(
         mean, sent, _, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=False
         )
-        measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
+        measured = metrics_lib.measure(metrics, state.metrics, target, sent, mean, axis_name)
         return leaves.cast_like(mean, updates), CompressState(exchange, measured, made_for)
 
     return optax.GradientTransformation(init, update)

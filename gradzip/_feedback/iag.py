@@ -138,7 +138,7 @@ def iag(
                 means[i], sents[i] = mean_, sent_
             rings.append(axes.wrap_local(ring, axis_name))
         mean, sent = treedef.unflatten(means), treedef.unflatten(sents)
-        measured = metrics_lib.measure(metrics, target, sent, mean, axis_name)
+        measured = metrics_lib.measure(metrics, state.metrics, target, sent, mean, axis_name)
         count = leaves.next_count(state.count)
         state = IAGState(count, state.key, rings, measured, made_for)
         return leaves.cast_like(mean, updates), state
