@@ -89,7 +89,7 @@ def state_specs(
             if callable(worker):
                 raise ValueError(
                     'state_specs received a state of flax.nnx, which does not keep the axes of a '
-                    "PerWorker part: pass them, such as worker=jax.P('data')."
+                    "PerWorker part: pass the nnx.Optimizer itself, or worker=jax.P('data')."
                 )
             return worker
         return other()

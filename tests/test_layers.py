@@ -13,7 +13,7 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 LAYERS = [
     ['types'],
     ['data_parallel', 'debug', 'plan'],
-    ['per_shard', 'report'],
+    ['distribute', 'per_shard', 'report'],
     ['shards'],
     ['specs'],
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
