@@ -93,7 +93,7 @@ def data_parallel(
       specs: tree of `jax.P` with the structure of params, or a prefix of it: how params are sharded
         over the axes of the mesh that axis_name does not name. None if they are not.
       donate: whether a step may reuse the buffers of its input, which then cannot be used again.
-      printer: a function that receives the report; None prints nothing.
+      printer: a function that receives the report, on the first process; None prints nothing.
 
     Returns:
       `(state, step)`. `step(state, batch)` returns the next state and the mean loss, and as a third
@@ -152,7 +152,7 @@ def data_parallel(
     agreement.check_same_shapes(params, mesh)
     layout = shards.layout(params, jax.P() if specs is None else specs, mesh, names)
     text = report.report(tx, layout.shapes, dict(mesh.shape), names)
-    if printer is not None:
+    if printer is not None and mesh.devices.flat[0].process_index == jax.process_index():
         printer(text)
     has = _Options(aux is not None, key is not None)
 
