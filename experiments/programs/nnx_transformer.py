@@ -7,9 +7,9 @@ What a program with plain optax changes, beside the imports (4 lines):
     state = tx.init(params); a jitted step with grad, update and apply_updates
     -> training, step = gz.data_parallel(loss, params, tx, mesh, 'data')
 
-With `--model-parallel 4`, the heads and the hidden units of every worker's model are shared out over
-four devices, each of which compresses its own shards and exchanges them with the same shards of the
-other workers. The call then says how params lie on the mesh, `specs=`.
+With `--model-parallel 4`, the heads and the hidden units of every worker's model are shared out
+over four devices. Each of them compresses its own shards and exchanges them with the same shards of
+the other workers. The call then says how params lie on the mesh, `specs=`.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ all that remains of this file is `jax.distributed.initialize()`.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
@@ -59,8 +61,13 @@ def _rank(rank: int, processes: int, port: int, share: int, program: Callable, a
     jax.distributed.initialize(f'127.0.0.1:{port}', processes, rank)
     try:
         program(*args)
-    except typer.Exit as end:  # what was wrong is printed already
-        sys.exit(end.exit_code)
+    except BaseException as error:
+        if not isinstance(error, typer.Exit):  # which has said already what was wrong
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # An exit like any other would wait until the other processes end too.
+        os._exit(error.exit_code if isinstance(error, typer.Exit) else 1)
 
 
 def _codes(ranks: list[Any]) -> list[int | None]:
