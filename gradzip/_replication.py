@@ -63,11 +63,14 @@ def settled(
     left = [i for i, value in enumerate(values) if varying(value) & set(names)]
     if not left:
         return updates
-    constants = _constants(
-        lambda g: tx.update(g, training.state, training.params, value=0.0)[0], grads
-    )
-    for i in left:
-        if constants[i] is None:
+
+    def outputs(grads: PyTree) -> list[Array]:
+        found = tx.update(grads, training.state, training.params, value=0.0)[0]
+        return [jax.tree.leaves(found)[i] for i in left]
+
+    constants = dict(zip(left, _constants(outputs, grads), strict=True))
+    for i, constant in constants.items():
+        if constant is None:
             raise ValueError(
                 f'The chain leaves an update at {axes.path_of(paths[i])!r} that differs between '
                 f'the workers of {names}: nothing exchanges it. Put an exchange into the chain, '
@@ -75,7 +78,7 @@ def settled(
                 'optax.masked is around an exchange, use optax.partition, with '
                 'gradzip.compress(gradzip.Identity(), axis) for the other leaves.'
             )
-    same = [constants[i] if i in left else value for i, value in enumerate(values)]
+    same = [constants.get(i, value) for i, value in enumerate(values)]
     return jax.tree.unflatten(jax.tree.structure(updates), same)
 
 
@@ -104,7 +107,7 @@ def _constants(function: Any, tree: PyTree) -> list[Array | None]:
     def value(v: Any) -> Any:
         return v.val if hasattr(v, 'val') else known.get(v)  # a literal has a value
 
-    for equation in jaxpr.eqns:
+    for equation in _needed(jaxpr):
         inputs = [value(v) for v in equation.invars]
         name = equation.primitive.name
         if name == 'axis_index' or any(x is None for x in inputs) or _holds_program(equation):
@@ -116,6 +119,16 @@ def _constants(function: Any, tree: PyTree) -> list[Array | None]:
             outputs = outputs if equation.primitive.multiple_results else [outputs]
         known |= zip(equation.outvars, outputs, strict=True)
     return [value(v) for v in jaxpr.outvars]
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """Returns the equations on which outputs depend, in order."""
+    wanted, found = {v for v in jaxpr.outvars if not hasattr(v, 'val')}, []
+    for equation in reversed(jaxpr.eqns):
+        if wanted & set(equation.outvars):
+            wanted |= {v for v in equation.invars if not hasattr(v, 'val')}
+            found.append(equation)
+    return found[::-1]
 
 
 def _holds_program(equation: Any) -> bool:
