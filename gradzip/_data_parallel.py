@@ -64,7 +64,10 @@ def data_parallel(
     `optax.contrib.reduce_on_plateau`. Clip before the exchange with
     `gradzip.per_worker(optax.clip_by_global_norm(1.0), axis)`, which clips the gradient of each
     worker, or after it with `optax.clip_by_global_norm`, which clips the mean. Accumulate gradients
-    with `gradzip.every`.
+    with `gradzip.every`, or the parts of one batch inside the loss, by
+    `jnp.mean(jax.lax.map(jax.checkpoint(loss_of_part), parts))`. For bfloat16, keep params in it,
+    or convert them in the loss; memories are float32. A loss whose scale follows float16 gradients
+    needs a step of your own, which unscales them before the exchange: see notebooks/03_flax.ipynb.
 
     With `specs`, params are sharded over the other axes of the mesh, as in tensor parallelism. The
     loss then sees the shards of params and the worker's whole part of the batch, and contains the

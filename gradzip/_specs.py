@@ -38,6 +38,9 @@ def state_specs(
     leaf, such as the basis of `PowerSGD`, has one block for each shard along its leading axis.
     Scalars, keys and all other parts are replicated.
 
+    A state may be part of a larger tree, such as a `TrainState` or an `nnx.Optimizer` of Flax. For
+    `nnx.shard_map`, which takes filters, memories are where a path contains 'rows' or 'worker'.
+
     Args:
       state: a state, or its shapes from `jax.eval_shape(tx.init, params)`. With `params`, it is the
         state of one worker's shards: `jax.eval_shape(tx.init, gz.shard_shapes(...))`.

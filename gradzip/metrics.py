@@ -4,6 +4,9 @@
 received. Pass any of these functions, or your own, by name:
 `error_feedback(..., metrics={'lost': gz.metrics.lost})`. The values are averaged over the workers,
 kept in the state and read with `optax.tree.get(state, 'lost')`. Only what is asked for is computed.
+
+Where params are sharded, a function sees one device's shards, and `data_parallel` averages its
+values over the shards as well.
 """
 
 from __future__ import annotations
