@@ -212,15 +212,12 @@ def test_what_is_distributed_are_copies():
 
 
 BAD = {
-    'no mesh': (lambda s: gz.distribute(s, 4), TypeError, 'must be a jax.sharding.Mesh; got 4'),
     'another axis': (
         lambda s: gz.distribute(s, jax.make_mesh((2,), ('x',))),
-        ValueError,
         r"error.* of the workers of \('data',\), but the mesh has the axes \('x',\)",
     ),
     'twice': (
         lambda s: gz.distribute(gz.distribute(s, mesh_of(2)), mesh_of(2)),
-        ValueError,
         'has rows of 2 workers already.*gradzip.resize',
     ),
 }
@@ -228,6 +225,6 @@ BAD = {
 
 @pytest.mark.parametrize('name', BAD)
 def test_refused(name):
-    make, error, message = BAD[name]
-    with pytest.raises(error, match=message):
+    make, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
         make(chain().init(PARAMS))
