@@ -23,6 +23,10 @@ def distribute(state: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
     replicated. `gradzip.state_specs` of the result is its specification for `in_specs` and
     `out_specs`. Under `pmap`, use `flax.jax_utils.replicate` in its place.
 
+    On a mesh of `jax.make_mesh`, whose axes are Explicit, a `shard_map` takes only arrays that lie
+    as its `in_specs` say: place batches too, by
+    `jax.device_put(batch, jax.NamedSharding(mesh, jax.P('data')))`.
+
     Args:
       state: a state that no step has changed yet, made outside of a mapper.
       mesh: a mesh with the axes of the workers. Over several processes, all of them pass the same

@@ -36,6 +36,7 @@ def losses(program, folder, *arguments):
     """The losses by step that a program leaves in a folder."""
     process = ended(program, folder, *arguments)
     assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout.count('fewer than float32') == 1, 'one report, whatever the processes'
     picture = folder / 'loss.png'
     assert picture.read_bytes().startswith(b'\x89PNG')
     return list(json.loads(picture.with_suffix('.json').read_text()).values())

@@ -216,6 +216,10 @@ BAD = {
         lambda s: gz.distribute(s, jax.make_mesh((2,), ('x',))),
         r"error.* of the workers of \('data',\), but the mesh has the axes \('x',\)",
     ),
+    'a state of NNX': (
+        lambda s: gz.distribute(nnx.state(nnx_state()[1]), mesh_of(2)),
+        'pass the nnx.Optimizer itself',
+    ),
     'twice': (
         lambda s: gz.distribute(gz.distribute(s, mesh_of(2)), mesh_of(2)),
         'has rows of 2 workers already.*gradzip.resize',

@@ -40,7 +40,7 @@ def main(
     width: Annotated[int, typer.Option(min=8, help='A multiple of 4.')] = 64,
     examples: Annotated[int, typer.Option(min=1, help='Of each worker in a step.')] = 8,
     shards: Annotated[
-        int, typer.Option('--model-parallel', help='Devices of each worker: 1, 2 or 4.')
+        int, typer.Option('--model-parallel', min=1, help='Devices of each worker: 1, 2 or 4.')
     ] = 1,
     count: Annotated[
         int, typer.Option('--processes', min=1, help='That share the devices evenly, on CPU.')
