@@ -41,17 +41,42 @@ class Size:
             )
 
 
+MODEL_AXIS = 'model'
+# Tensor parallelism: the heads and the hidden units are shared out, so that the two products that
+# combine them yield a part of every sum on each device. All other params are replicated.
+SHARDED = {
+    'query/kernel': jax.P(None, MODEL_AXIS),
+    'key/kernel': jax.P(None, MODEL_AXIS),
+    'value/kernel': jax.P(None, MODEL_AXIS),
+    'attention/out/kernel': jax.P(MODEL_AXIS),
+    'widen/kernel': jax.P(None, MODEL_AXIS),
+    'widen/bias': jax.P(MODEL_AXIS),
+    'narrow/kernel': jax.P(MODEL_AXIS),
+}
+
+
+def summed_over_shards(*args: Any, **options: Any) -> jax.Array:
+    """The product of matrices whose inner axis is shared out over the devices of a model."""
+    return jax.lax.psum(jax.lax.dot_general(*args, **options), MODEL_AXIS)
+
+
 class Block(nnx.Module):
     """Attention to what came before, then a hidden layer, each added to its input."""
 
-    def __init__(self, size: Size, rngs: nnx.Rngs) -> None:
+    def __init__(self, size: Size, rngs: nnx.Rngs, sharded: bool) -> None:
+        combine = summed_over_shards if sharded else jax.lax.dot_general
         self.before_attention = nnx.LayerNorm(size.width, rngs=rngs)
         self.attention = nnx.MultiHeadAttention(
-            size.heads, size.width, use_bias=False, decode=False, rngs=rngs
+            size.heads,
+            size.width,
+            use_bias=False,
+            decode=False,
+            out_dot_general=combine,
+            rngs=rngs,
         )
         self.before_hidden = nnx.LayerNorm(size.width, rngs=rngs)
         self.widen = nnx.Linear(size.width, 4 * size.width, rngs=rngs)
-        self.narrow = nnx.Linear(4 * size.width, size.width, rngs=rngs)
+        self.narrow = nnx.Linear(4 * size.width, size.width, dot_general=combine, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         x = x + self.attention(self.before_attention(x), mask=mask)
@@ -61,10 +86,10 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """Characters in, logits of the next ones out: i32[batch, time] to f32[batch, time, letters]."""
 
-    def __init__(self, size: Size, letters: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, size: Size, letters: int, rngs: nnx.Rngs, sharded: bool = False) -> None:
         self.letters = nnx.Embed(letters, size.width, rngs=rngs)
         self.places = nnx.Embed(size.context, size.width, rngs=rngs)
-        self.blocks = nnx.List([Block(size, rngs) for _ in range(size.layers)])
+        self.blocks = nnx.List([Block(size, rngs, sharded) for _ in range(size.layers)])
         self.last = nnx.LayerNorm(size.width, rngs=rngs)
         self.out = nnx.Linear(size.width, letters, use_bias=False, rngs=rngs)
 
@@ -77,10 +102,14 @@ class Transformer(nnx.Module):
 
 
 class Model:
-    """A transformer as optax wants it: parameters in a tree, and a loss of them."""
+    """A transformer as optax wants it: parameters in a tree, and a loss of them.
 
-    def __init__(self, size: Size, seed: int = 0) -> None:
-        made = Transformer(size, len(text().letters), nnx.Rngs(seed))
+    Where it is sharded, the loss runs under `shard_map` over an axis of the mesh named 'model', on
+    shards of the parameters; `specs` says how these lie on the mesh.
+    """
+
+    def __init__(self, size: Size, seed: int = 0, sharded: bool = False) -> None:
+        made = Transformer(size, len(text().letters), nnx.Rngs(seed), sharded)
         self.size = size
         self.structure, self.params = nnx.split(made, nnx.Param)
 
@@ -88,6 +117,17 @@ class Model:
     def entries(self) -> int:
         """How many parameters there are."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    @property
+    def specs(self) -> PyTree:
+        """A `jax.P` for every parameter of a model that is sharded."""
+
+        def spec(path: tuple, leaf: jax.Array) -> Any:
+            del leaf
+            where = jax.tree_util.keystr(path, simple=True, separator='/')
+            return next((spec for name, spec in SHARDED.items() if f'/{name}/' in where), jax.P())
+
+        return jax.tree_util.tree_map_with_path(spec, self.params)
 
     def loss(self, params: PyTree, windows: jax.Array) -> jax.Array:
         """Mean cross-entropy in nats a character; windows i32[batch, context + 1]."""

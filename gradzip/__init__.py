@@ -76,6 +76,7 @@ from gradzip._citation import citation as citation
 from gradzip._base import PerWorker as PerWorker
 from gradzip._debug import check_local as check_local
 from gradzip._data_parallel import data_parallel as data_parallel
+from gradzip._distribute import distribute as distribute
 from gradzip._plan.plan import plan as plan
 from gradzip._plan.ranking import Plan as Plan
 from gradzip._plan.ranking import PlanRow as PlanRow

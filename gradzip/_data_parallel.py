@@ -65,17 +65,21 @@ def data_parallel(
     `optax.contrib.reduce_on_plateau`. Clip before the exchange with
     `gradzip.per_worker(optax.clip_by_global_norm(1.0), axis)`, which clips the gradient of each
     worker, or after it with `optax.clip_by_global_norm`, which clips the mean. Accumulate gradients
-    with `gradzip.every`. With `gradzip.local_steps`, workers take gradients at params of their
-    own.
+    with `gradzip.every`, or the parts of one batch inside the loss, by
+    `jnp.mean(jax.lax.map(jax.checkpoint(loss_of_part), parts))`. For bfloat16, keep params in it,
+    or convert them in the loss; memories are float32. A loss whose scale follows float16 gradients
+    needs a step of your own, which unscales them before the exchange: see notebooks/03_flax.ipynb.
+    With `gradzip.local_steps`, workers take their gradients at params of their own.
 
     With `specs`, params are sharded over the other axes of the mesh, as in tensor parallelism. The
     loss then sees the shards of params and the worker's whole part of the batch, and contains the
     collectives over those axes, such as `jax.lax.psum(h @ w, 'model')` after a product whose inner
     dimension is sharded. Its result must be the same on all shards. `jax.grad` sums the gradients
     of replicated params over the shards by itself. Each shard is compressed on its own, with the
-    same key as the others, and the model's axes carry nothing for the exchange. Transformations
-    that compute a scalar across leaves, such as `optax.clip_by_global_norm`, would see only shards;
-    where this shows in the types it is refused. Pass all axes of the mesh to `skip_nonfinite`.
+    same key as the others, and the model's axes carry nothing for the exchange. Metrics of the
+    exchange are averaged over the shards too. Transformations that compute a scalar across leaves,
+    such as `optax.clip_by_global_norm`, would see only shards; where this shows in the types it is
+    refused. Pass all axes of the mesh to `skip_nonfinite`.
 
     Args:
       loss: a function of (params, batch), and of the keyword arguments `aux` and `key` if these are
@@ -95,7 +99,7 @@ def data_parallel(
       specs: tree of `jax.P` with the structure of params, or a prefix of it: how params are sharded
         over the axes of the mesh that axis_name does not name. None if they are not.
       donate: whether a step may reuse the buffers of its input, which then cannot be used again.
-      printer: a function that receives the report; None prints nothing.
+      printer: a function that receives the report, on the first process; None prints nothing.
 
     Returns:
       `(state, step)`. `step(state, batch)` returns the next state and the mean loss, and as a third
@@ -117,8 +121,7 @@ def data_parallel(
         leaf of the batch that cannot be split evenly, a loss that is not a scalar, or a batch whose
         shape differs between processes. Batches are compared again when their shapes change; a
         change on a single process is not detected. With specs, at the first step: something
-        replicated that differs between shards, or `optax.set_to_zero` around leaves. At any step: a
-        state that was donated before.
+        replicated that differs between shards. At any step: a state that was donated before.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, gradzip as gz
@@ -154,7 +157,7 @@ def data_parallel(
     agreement.check_same_shapes(params, mesh)
     layout = shards.layout(params, jax.P() if specs is None else specs, mesh, names)
     text = report.report(tx, layout.shapes, dict(mesh.shape), names)
-    if printer is not None:
+    if printer is not None and mesh.devices.flat[0].process_index == jax.process_index():
         printer(text)
     has = _Options(aux is not None, key is not None)
 
@@ -173,7 +176,7 @@ def data_parallel(
     placed = [jax.NamedSharding(mesh, spec) for spec in jax.tree.leaves(layout.specs)]
     params = jax.device_put(params, jax.tree.unflatten(jax.tree.structure(params), placed))
     aux = jax.device_put(aux, jax.NamedSharding(mesh, jax.P()))
-    return jax.jit(make)(params, aux), Step(worker, mesh, names, places, donate, specs is not None)
+    return jax.jit(make)(params, aux), Step(worker, mesh, names, places, donate)
 
 
 class _Options(NamedTuple):
@@ -209,7 +212,8 @@ def _worker(
         value, metrics = collectives.mean((value, metrics), names)
         with replication.explained():
             updates, state = tx.update(grads, training.state, training.params, value=value)
-        replication.check(tx, grads, training, updates, state, names)
+        updates = replication.settled(tx, grads, training, updates, state, names)
+        state = shards.averaged_metrics(state, names)
         shards.check_replicated('The update', updates, places.params, names)
         shards.check_replicated('The state', state, places.state, names)
         params = optax.apply_updates(training.params, updates)
@@ -230,52 +234,28 @@ class Step:
         names: tuple[str, ...],
         specs: Training,
         donate: bool,
-        sharded: bool,
     ):
-        self._worker, self._mesh, self._donate, self._sharded = worker, mesh, donate, sharded
+        self._mesh, self._split = mesh, jax.NamedSharding(mesh, jax.P(names))
         self._workers = math.prod(mesh.shape[name] for name in names)
-        self._specs, self._split = specs, jax.NamedSharding(mesh, jax.P(names))
         self._seen: set[tuple] = set()  # batches that are known to have one shape everywhere
-        self._jitted = self._compile(check_vma=True)
+        mapped = jax.shard_map(
+            worker,
+            mesh=mesh,
+            in_specs=(specs, self._split.spec),
+            out_specs=(specs, jax.P(), jax.P()),
+        )
+        self._jitted = jax.jit(mapped, donate_argnums=0 if donate else ())
 
     def __call__(self, training: Training, batch: PyTree) -> tuple:
         """Returns the next state, the mean loss and, if the loss has any, its metrics."""
         _check_not_donated(training)
         batch = self._placed(batch)
-        try:
-            training, value, metrics = self._jitted(training, batch)
-        except replication.ConstantUpdates:
-            self._jitted = self._unchecked()
-            training, value, metrics = self._jitted(training, batch)
+        training, value, metrics = self._jitted(training, batch)
         return (training, value, metrics) if metrics else (training, value)
 
     def lower(self, training: Training, batch: PyTree) -> jax.stages.Lowered:
         """Returns the lowered step, as `jax.jit(...).lower` does. Nothing is run or donated."""
-        batch = self._placed(batch)
-        try:
-            return self._jitted.lower(training, batch)
-        except replication.ConstantUpdates:
-            self._jitted = self._unchecked()
-            return self._jitted.lower(training, batch)
-
-    def _unchecked(self) -> Any:
-        if self._sharded:  # without types, jax.grad would not sum over the shards
-            raise ValueError(
-                'data_parallel(specs=...) does not support optax.set_to_zero for a part of the '
-                'leaves: JAX types its zeros as different between workers. Keep frozen leaves out '
-                'of params, and close over them in the loss.'
-            ) from None
-        return self._compile(check_vma=False)
-
-    def _compile(self, check_vma: bool) -> Any:
-        mapped = jax.shard_map(
-            self._worker,
-            mesh=self._mesh,
-            in_specs=(self._specs, self._split.spec),
-            out_specs=(self._specs, jax.P(), jax.P()),
-            check_vma=check_vma,
-        )
-        return jax.jit(mapped, donate_argnums=0 if self._donate else ())
+        return self._jitted.lower(training, self._placed(batch))
 
     def _placed(self, batch: PyTree) -> PyTree:
         if not self._split.is_fully_addressable:

@@ -1,7 +1,7 @@
 """Whether the parameters and the state stay the same on every worker after an update.
 
-`shard_map` tracks which values vary between workers. These checks read its types after the update
-of a chain and turn what JAX would refuse into an explanation.
+`shard_map` tracks which values vary between workers. These functions read its types after the
+update of a chain, and turn what JAX would refuse into an explanation.
 """
 
 from __future__ import annotations
@@ -14,15 +14,8 @@ import jax
 import optax
 
 from gradzip import _axes as axes
-from gradzip._base import PerWorker, PyTree
+from gradzip._base import Array, PerWorker, PyTree
 from gradzip._compat import varying
-
-
-class ConstantUpdates(Exception):
-    """Updates are typed as varying, but depend on nothing, such as those of `set_to_zero`.
-
-    They are the same on every worker. `shard_map` with check_vma=False accepts them.
-    """
 
 
 @contextlib.contextmanager
@@ -41,18 +34,21 @@ def explained() -> Iterator[None]:
         ) from error
 
 
-def check(
+def settled(
     tx: optax.GradientTransformationExtraArgs,
     grads: PyTree,
     training: Any,
     updates: PyTree,
     state: PyTree,
     names: tuple[str, ...],
-) -> None:
-    """Raises if updates or unmarked parts of the state differ between workers.
+) -> PyTree:
+    """Returns updates that are the same on every worker by their types, or raises.
+
+    JAX types the zeros of `optax.set_to_zero` as its input, as different between workers. Such
+    constants are made anew.
 
     Args:
-      tx: the chain that has made them.
+      tx: the chain that has made the updates.
       grads: the gradients that it was given.
       training: the params and the state that it was given.
       updates: its updates.
@@ -61,26 +57,29 @@ def check(
 
     Raises:
       ValueError: an update or an unmarked part of the state differs between workers.
-      ConstantUpdates: all updates that are typed as varying are constants.
     """
     _check_state(state, names)
-    leaves = jax.tree_util.tree_leaves_with_path(updates)
-    left = {i: path for i, (path, update) in enumerate(leaves) if varying(update) & set(names)}
+    paths, values = zip(*jax.tree_util.tree_leaves_with_path(updates), strict=True)
+    left = [i for i, value in enumerate(values) if varying(value) & set(names)]
     if not left:
-        return
-    constant = _constant_outputs(
-        lambda g: tx.update(g, training.state, training.params, value=0.0)[0], grads
-    )
-    depends = [path for i, path in left.items() if not constant[i]]
-    if not depends:
-        raise ConstantUpdates
-    raise ValueError(
-        f'The chain leaves an update at {axes.path_of(depends[0])!r} that differs between the '
-        f'workers of {names}: nothing exchanges it. Put an exchange into the chain, such as '
-        f'gradzip.error_feedback(gradzip.TopK(0.01), axis_name={names!r}). Where optax.masked is '
-        'around an exchange, use optax.partition, with gradzip.compress(gradzip.Identity(), axis) '
-        'for the other leaves.'
-    )
+        return updates
+
+    def outputs(grads: PyTree) -> list[Array]:
+        found = tx.update(grads, training.state, training.params, value=0.0)[0]
+        return [jax.tree.leaves(found)[i] for i in left]
+
+    constants = dict(zip(left, _constants(outputs, grads), strict=True))
+    for i, constant in constants.items():
+        if constant is None:
+            raise ValueError(
+                f'The chain leaves an update at {axes.path_of(paths[i])!r} that differs between '
+                f'the workers of {names}: nothing exchanges it. Put an exchange into the chain, '
+                f'such as gradzip.error_feedback(gradzip.TopK(0.01), axis_name={names!r}). Where '
+                'optax.masked is around an exchange, use optax.partition, with '
+                'gradzip.compress(gradzip.Identity(), axis) for the other leaves.'
+            )
+    same = [constants.get(i, value) for i, value in enumerate(values)]
+    return jax.tree.unflatten(jax.tree.structure(updates), same)
 
 
 def _check_state(state: PyTree, names: tuple[str, ...]) -> None:
@@ -95,15 +94,42 @@ def _check_state(state: PyTree, names: tuple[str, ...]) -> None:
             )
 
 
-def _constant_outputs(function: Any, tree: PyTree) -> list[bool]:
-    """Returns for every output of a function whether it depends neither on inputs nor on workers.
+def _constants(function: Any, tree: PyTree) -> list[Array | None]:
+    """Returns the outputs of a function that depend neither on inputs nor on workers; else None.
 
-    The answer is conservative: an equation with a dependent input makes all its outputs dependent.
+    They are computed anew, without the steps that type a value as different between workers. The
+    answer is conservative: an equation with a dependent input makes all its outputs dependent, and
+    so does one that holds a program of its own.
     """
     jaxpr = jax.make_jaxpr(function)(tree).jaxpr
-    dependent = {*jaxpr.invars, *jaxpr.constvars}
-    for equation in jaxpr.eqns:
-        reads = {v for v in equation.invars if not hasattr(v, 'val')}  # a literal has a value
-        if reads & dependent or equation.primitive.name == 'axis_index':
-            dependent |= set(equation.outvars)
-    return [hasattr(v, 'val') or v not in dependent for v in jaxpr.outvars]
+    known: dict[Any, Array] = {}
+
+    def value(v: Any) -> Any:
+        return v.val if hasattr(v, 'val') else known.get(v)  # a literal has a value
+
+    for equation in _needed(jaxpr):
+        inputs = [value(v) for v in equation.invars]
+        name = equation.primitive.name
+        if name == 'axis_index' or any(x is None for x in inputs) or _holds_program(equation):
+            continue
+        if name in ('pvary', 'pcast'):
+            outputs = inputs
+        else:
+            outputs = equation.primitive.bind(*inputs, **equation.params)
+            outputs = outputs if equation.primitive.multiple_results else [outputs]
+        known |= zip(equation.outvars, outputs, strict=True)
+    return [value(v) for v in jaxpr.outvars]
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """Returns the equations on which outputs depend, in order."""
+    wanted, found = {v for v in jaxpr.outvars if not hasattr(v, 'val')}, []
+    for equation in reversed(jaxpr.eqns):
+        if wanted & set(equation.outvars):
+            wanted |= {v for v in equation.invars if not hasattr(v, 'val')}
+            found.append(equation)
+    return found[::-1]
+
+
+def _holds_program(equation: Any) -> bool:
+    return any('jaxpr' in name for name in equation.params)

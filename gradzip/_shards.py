@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradzip import _axes as axes
+from gradzip import _axes as axes, _collectives as collectives
 from gradzip._base import PyTree
 from gradzip._compat import varying
 from gradzip._specs import axes_of
@@ -119,5 +119,21 @@ def check_replicated(what: str, tree: PyTree, specs: PyTree, names: tuple[str, .
                 f'but its spec is {spec}. In a sharded model every device sees its own shards: '
                 'combine what comes from several of them by a collective in the loss, such as '
                 f'jax.lax.psum(x, {extra[0]!r}). A transformation that computes a scalar from '
-                'leaves, such as optax.clip_by_global_norm or a metric, sees shards only as well.'
+                'leaves, such as optax.clip_by_global_norm, sees shards only as well.'
             )
+
+
+def averaged_metrics(state: PyTree, names: tuple[str, ...]) -> PyTree:
+    """Returns a state in which the metrics of exchanges are averaged over the shards of a model.
+
+    Args:
+      state: the state of a chain inside `shard_map`.
+      names: the axes of the workers, over which metrics are averaged already.
+    """
+
+    def one(path: tuple, x: Any) -> Any:
+        shards = tuple(sorted(varying(x) - set(names)))
+        is_metric = any(getattr(key, 'name', None) == 'metrics' for key in path)
+        return collectives.mean(x, shards) if shards and is_metric else x
+
+    return jax.tree_util.tree_map_with_path(one, state)

@@ -39,6 +39,9 @@ def state_specs(
     leaf, such as the basis of `PowerSGD`, has one block for each shard along its leading axis.
     Scalars, keys and all other parts are replicated.
 
+    A state may be part of a larger tree, such as a `TrainState` or an `nnx.Optimizer` of Flax. For
+    `nnx.shard_map`, which takes filters, memories are where a path contains 'rows' or 'worker'.
+
     Args:
       state: a state, or its shapes from `jax.eval_shape(tx.init, params)`. With `params`, it is the
         state of one worker's shards: `jax.eval_shape(tx.init, gz.shard_shapes(...))`.
@@ -90,7 +93,7 @@ def state_specs(
             if callable(worker):
                 raise ValueError(
                     'state_specs received a state of flax.nnx, which does not keep the axes of a '
-                    "PerWorker part: pass them, such as worker=jax.P('data')."
+                    "PerWorker part: pass the nnx.Optimizer itself, or worker=jax.P('data')."
                 )
             return worker
         return other()

@@ -6,6 +6,9 @@ received. Pass any of these functions, or your own, by name:
 kept in the state and read with `optax.tree.get(state, 'lost')`. Only what is asked for is computed.
 A state has the value of the last step, or with `total` the sum over all steps: the bits that a
 worker has sent so far are `total(bits(scheme, params))`.
+
+Where params are sharded, a function sees one device's shards, and `data_parallel` averages its
+values over the shards as well.
 """
 
 from __future__ import annotations

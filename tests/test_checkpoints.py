@@ -18,6 +18,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
+from flax.training.train_state import TrainState
 
 import gradzip as gz
 from tests.mappers import AXIS, map_step, mesh_of, start, train_step
@@ -177,6 +178,21 @@ def test_the_state_of_nnx(name, tmp_path):
     restored = round_trip(tmp_path, state)
     assert_same(restored, state)
     assert_same(*(nnx.merge(graph, s)[1].opt_state for s in (state, restored)))
+
+
+def test_the_train_state_of_linen(tmp_path):
+    """Into one that a new process has made, with its own functions as static fields."""
+
+    def made():
+        tx = chain('stale and compressed')
+        state = TrainState.create(apply_fn=loss, params=PARAMS, tx=tx)
+        return gz.distribute(state, mesh_of(WORKERS))
+
+    state, fresh = with_random_bits(made()), made()
+    restored = round_trip(tmp_path, state, jax.tree.map(ocp.utils.to_shape_dtype_struct, fresh))
+    assert restored.tx is fresh.tx
+    assert_same(restored.opt_state, state.opt_state)
+    assert_same(restored.params, state.params)
 
 
 OTHERS = {

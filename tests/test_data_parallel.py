@@ -160,6 +160,12 @@ def test_frozen_parameters_stay_as_they_are():
     assert np.isfinite(value)
 
 
+def test_selective_transform_freezes_as_partition_does():
+    tx = optax.transforms.selective_transform(chain(), freeze_mask={'w': False, 'b': True})
+    state, step = quiet(PARAMS, tx, mesh_of(4))
+    step.lower(state, BATCH)
+
+
 def test_a_donated_state_is_not_used_again():
     state, step = quiet(PARAMS, chain(), mesh_of(2))
     step(state, BATCH)

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 LAYERS = [
     ['types'],
     ['data_parallel', 'debug', 'plan'],
-    ['per_shard', 'report'],
+    ['distribute', 'per_shard', 'report'],
     ['shards'],
     ['local_steps', 'recipes', 'specs'],
     ['advice', 'feedback', 'hierarchy', 'one_bit_adam', 'wrappers'],

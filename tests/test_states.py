@@ -76,6 +76,21 @@ def test_a_function_that_now_draws_needs_a_key():
         gz.compress(lambda p: gz.QSGD(7), key=0).update(PARAMS, state, PARAMS)
 
 
+def test_keys_may_be_integers_of_numpy():
+    made = [gz.compress(gz.RandK(0.5), key=key).init(PARAMS) for key in (3, np.int64(3))]
+    assert jnp.array_equal(*(jax.random.key_data(state.exchange.key) for state in made))
+
+
+def test_a_decay_may_be_scheduled_from_outside():
+    """`inject_hyperparams` passes arrays, and takes the other arguments for static."""
+    make = optax.inject_hyperparams(gz.error_feedback, static_args=('scheme', 'key', 'metrics'))
+    tx = make(gz.TopK(0.5), decay=lambda step: jnp.where(step == 0, 1.0, 0.5))
+    state, update = tx.init(jnp.zeros(2)), jax.jit(tx.update)
+    for left in (1.0, 1 + 0.5 * 1.0, 1 + 0.5 * 1.5):
+        _, state = update(jnp.array([1.0, 2.0]), state)
+        np.testing.assert_allclose(state.inner_state.error, [left, 0])
+
+
 CHAINS = {
     'error_feedback': gz.error_feedback(gz.TopK(0.3), AXIS),
     'ef21': gz.ef21(gz.TopK(0.3), AXIS),

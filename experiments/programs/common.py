@@ -34,10 +34,15 @@ def scheme(name: str) -> gz.types.Scheme:
     return SCHEMES[name]
 
 
-def workers_mesh(workers: int) -> jax.sharding.Mesh:
-    """Returns a mesh of so many CPU devices, or of accelerators where there are any."""
-    jax.config.update('jax_num_cpu_devices', workers)
-    return jax.make_mesh((workers,), (AXIS,), devices=jax.devices()[:workers])
+def mesh_of(workers: int, shards: int = 1) -> jax.sharding.Mesh:
+    """Returns a mesh of CPU devices, or of accelerators where there are any.
+
+    Its axes are the workers and, if each worker's model is sharded, the shards.
+    """
+    devices = jax.devices()[: workers * shards]
+    if shards == 1:
+        return jax.make_mesh((workers,), (AXIS,), devices=devices)
+    return jax.make_mesh((workers, shards), (AXIS, 'model'), devices=devices)
 
 
 def train(
@@ -51,7 +56,8 @@ def train(
 ) -> tuple[Any, dict[int, float]]:
     """Trains from the last checkpoint, if there is one, and returns the end and the losses by step.
 
-    Orbax saves arrays, and not the scheme that they belong to, so its name is saved beside them.
+    Orbax saves arrays, and not the scheme that they belong to, so its name is saved beside them. Of
+    several processes, all train and save their part, and the first one shows the bar.
     """
     losses: dict[int, float] = {}
     manager = ocp.CheckpointManager(checkpoint.absolute()) if checkpoint else None
@@ -65,7 +71,7 @@ def train(
         like = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, training))
         training = manager.restore(start, args=ocp.args.Composite(training=like))['training']
         losses = {int(i): value for i, value in saved['losses'].items()}
-    with Progress() as progress:
+    with Progress(disable=jax.process_index() > 0) as progress:
         bar = progress.add_task('training', total=steps, completed=start or 0)
         for i in range(start or 0, steps):
             training, value, *_ = step(training, batch(i))
@@ -85,7 +91,9 @@ def train(
 
 
 def picture(losses: dict[int, float], title: str, path: Path) -> None:
-    """Draws the loss curve, and writes its numbers to a file beside the figure."""
+    """Draws the loss curve, and writes its numbers to a file beside the figure, in one process."""
+    if jax.process_index() > 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, panels = figures.panels(1, 1, (5.6, 3.8))
     panels[0, 0].plot(list(losses), list(losses.values()), color=figures.BLUE)

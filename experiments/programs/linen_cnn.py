@@ -26,7 +26,8 @@ from flax import linen as nn
 from sklearn.datasets import load_digits
 
 import gradzip as gz
-from experiments.programs.common import AXIS, SCHEMES, picture, scheme, train, workers_mesh
+from experiments.programs import processes
+from experiments.programs.common import AXIS, SCHEMES, mesh_of, picture, scheme, train
 
 HELD_OUT = 297  # of 1797 images
 
@@ -63,18 +64,29 @@ def loss(params: Any, batch: tuple, *, aux: Any, key: jax.Array) -> tuple:
 
 @app.command()
 def main(
-    workers: Annotated[int, typer.Option(min=1, help='Devices that share a batch.')] = 4,
+    workers: Annotated[int, typer.Option(min=1, help='That share a batch.')] = 4,
     scheme_name: Annotated[str, typer.Option('--scheme', help=', '.join(SCHEMES))] = 'topk',
     steps: Annotated[int, typer.Option(min=1, help='In all, with those before a resume.')] = 200,
     examples: Annotated[int, typer.Option(min=1, help='Of each worker in a step.')] = 16,
+    count: Annotated[
+        int, typer.Option('--processes', min=1, help='That share the devices evenly, on CPU.')
+    ] = 1,
     checkpoint: Annotated[Path | None, typer.Option(help='Saves there, and resumes.')] = None,
     out: Annotated[Path, typer.Option(help='Of the picture.')] = Path(
         'experiments/output/programs/linen_cnn.png'
     ),
 ) -> None:
     """Trains a small CNN, and prints its accuracy on digits that it has not seen."""
-    chosen = scheme(scheme_name)
-    mesh = workers_mesh(workers)
+    scheme(scheme_name)
+    args = workers, scheme_name, steps, examples, checkpoint, out
+    processes.run(run, *args, processes=count, devices=workers)
+
+
+def run(
+    workers: int, scheme_name: str, steps: int, examples: int, checkpoint: Path | None, out: Path
+) -> None:
+    """Trains in one process, or in each of several."""
+    mesh = mesh_of(workers)
     pixels, labels = load_digits(return_X_y=True)
     images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16
     digits = np.asarray(labels, np.int32)
@@ -84,7 +96,7 @@ def main(
         return images[rows], digits[rows]
 
     start = CNN().init(jax.random.key(0), images[:1], train=False)
-    tx = optax.chain(gz.error_feedback(chosen, AXIS, key=0), optax.adam(2e-3))
+    tx = optax.chain(gz.error_feedback(scheme(scheme_name), AXIS, key=0), optax.adam(2e-3))
     training, step = gz.data_parallel(
         loss, start['params'], tx, mesh, AXIS, aux=start['batch_stats'], key=1
     )

@@ -61,8 +61,8 @@ def main(rank: str, port: str, scheme: str, folder: str) -> None:
             tree,
         )
 
+    state = gz.distribute(tx.init(params), mesh)
     params, batch = put(params, jax.P()), put(batch, jax.P(BOTH))
-    state = jax.jit(jax.shard_map(tx.init, in_specs=jax.P(), out_specs=specs))(params)
     for _ in range(STEPS):
         params, state = jax.block_until_ready(step(params, state, batch))
     local = {name: np.asarray(leaf.addressable_data(0)) for name, leaf in params.items()}
