@@ -63,6 +63,14 @@ CASES = {
     ),
     'padded to tiles': ('f32[1024,8]{1,0:T(8,128)} broadcast(%u)', 1024 * 128 * 4 + 32, 1),
     'kept on the chip': ('f32[1024]{0:S(1)} negate(%x)', KIB, 1),
+    'a product and its scratch': (
+        '(f32[8]{0}, s8[33554432]{0}) custom-call(%u, %u), custom_call_target="__cublas$gemm"',
+        96,
+        1,
+    ),
+    'a collective that holds its operand': (
+        '(f32[8]{0}, f32[1024]{0}) all-gather-start(%u), replica_groups={}', 32 + KIB, 1
+    ),
     'a copy to the chip': (
         '(f32[1024]{0:S(1)}, f32[1024]{0}, u32[]) copy-start(%x)', KIB, 1
     ),

@@ -5,7 +5,9 @@ Every instruction of the entry reads its operands from memory and writes its res
 - an instruction that only renames memory, or waits, costs nothing;
 - the body of a loop costs as much for each trip, and of a conditional one branch is taken;
 - a slice, also in a fusion, reads what it returns; an update in place writes what is new;
-- TPU arrays are padded to whole tiles, and those in memory on the chip (`S(1)`) cost nothing.
+- TPU arrays are padded to whole tiles, and those in memory on the chip (`S(1)`) cost nothing;
+- the result of an asynchronous collective holds its operands, and that of a product by cuBLAS a
+  scratch array, which is as large for the smallest product. Neither is counted as written.
 
 A random access is one index of a gather or a scatter, or one entry of a sort. Such an access costs
 more than its bytes, so the accesses are counted separately.
@@ -217,6 +219,12 @@ def _written(program: Program, operation: Operation) -> float:
     if operation.op in WRITTEN_IN_PART:
         new = operation.operands[WRITTEN_IN_PART[operation.op]]
         return min(_plain_bytes(program.types[new]), _plain_bytes(operation.type))
+    if '"__cublas' in operation.rest:
+        return _bytes(*ARRAY.findall(operation.type)[0])
+    if operation.op.endswith('-start'):
+        own = sum(memory_bytes(program.types.get(name, '')) for name in operation.operands)
+        whole = memory_bytes(operation.type)
+        return whole - own if whole > own else whole
     if operation.op != 'fusion':
         return memory_bytes(operation.type)
     body = program.bodies[operation.called[0]]

@@ -15,7 +15,7 @@ import optax
 import gradzip as gz
 from experiments.accelerators import chips, cost
 from experiments.accelerators.chips import AXIS, CHIPS, WORKERS
-from experiments.accelerators.schemes import COMPRESSORS, exchange, transformer
+from experiments.accelerators.schemes import COMPRESSORS, EXACT, exchange, transformer
 
 P = jax.P
 
@@ -151,7 +151,7 @@ def _step(job: Job) -> Lowered:
     jitted = jax.jit(mapped, donate_argnums=(0, 1))
     # adamw reads g, p and two moments and writes three of them; the memory is read and written.
     own = _size(params)
-    floor = (7 if job.scheme == 'exact mean' else 9) * own
+    floor = (7 if job.scheme == EXACT else 9) * own
     return Lowered(lambda: jitted.lower(params, state, grads), own // 4, floor)
 
 
