@@ -102,6 +102,14 @@ class Compressor(abc.ABC):
         """Returns what encoding lost, x - decode(payload)."""
         return x - self.decode(payload, like_of(x), key)
 
+    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        """Returns what `encode` and `remainder` return.
+
+        A subclass may define it to compute both in one pass over memory.
+        """
+        payload = self.encode(x, key)
+        return payload, self.remainder(x, payload, key)
+
     def delta(self, like: Like) -> float | None:
         """The contraction: E|C(x) - x|^2 <= (1 - delta) |x|^2. None if the class states none."""
         del like
