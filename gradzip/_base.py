@@ -101,6 +101,14 @@ class Compressor(abc.ABC):
         """Returns what encoding lost, x - decode(payload)."""
         return x - self.decode(payload, like_of(x), key)
 
+    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        """Returns what `encode` and `remainder` return.
+
+        A subclass may define it to compute both in one pass over memory.
+        """
+        payload = self.encode(x, key)
+        return payload, self.remainder(x, payload, key)
+
     def delta(self, like: Like) -> float | None:
         """The contraction: E|C(x) - x|^2 <= (1 - delta) |x|^2. None if the class states none."""
         del like
@@ -125,6 +133,11 @@ class Compressor(abc.ABC):
         """
         decoded = self.decode(payload, like_of(x), key)
         return self.scaled(payload, least_squares_scale(x, decoded))
+
+    def least_squares_message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        """Returns `message` for the payload of `least_squares_rescaled`."""
+        payload = self.least_squares_rescaled(x, self.encode(x, key), key)
+        return payload, self.remainder(x, payload, key)
 
     def contractive(self, like: Like) -> Compressor:
         """Returns the form of this compressor that a memory can work with, for a leaf like this.

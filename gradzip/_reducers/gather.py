@@ -89,9 +89,8 @@ class Gather(Reducer):
         """Returns what this worker sends, what that stands for, and what is lost."""
 
         def message(like: Like, x: Array, key: Key) -> tuple[Payload, Array, Array]:
-            payload = self.compressor.encode(x, key)
-            sent = self.compressor.decode(payload, like, key)
-            return payload, sent, self.compressor.remainder(x, payload, key)
+            payload, lost = self.compressor.message(x, key)
+            return payload, self.compressor.decode(payload, like, key), lost
 
         messages = each(message, [like_of(x) for x in xs], self.largest_looped, xs, keys)
         payloads, sents, losts = ([part[j] for part in messages] for j in range(3))
