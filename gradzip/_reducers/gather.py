@@ -23,7 +23,8 @@ from gradzip._base import (
     like_of,
 )
 from gradzip._buffer import from_buffer, to_buffer
-from gradzip._kernels.alike import LOOP_UP_TO, each
+from gradzip._kernels.alike import AT_ONCE_UP_TO, each
+from gradzip._kernels.selection import SORT_UP_TO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +80,11 @@ class Gather(Reducer):
         return [Reduced(*columns) for columns in zip(means, sents, losts, states, strict=True)]
 
     @property
-    def largest_looped(self) -> float:
-        """Entries of the largest array that is handled in a loop with its like."""
-        return math.inf if self.compressor.sparse or self.compressor.selects else LOOP_UP_TO
+    def _together(self) -> tuple[float, float]:
+        """Entries of the largest array that is handled at once, and in a loop, with its like."""
+        if self.compressor.sparse or self.compressor.selects:
+            return SORT_UP_TO, math.inf
+        return AT_ONCE_UP_TO, 0
 
     def messages(
         self, xs: list[Array], keys: list[Key]
@@ -92,7 +95,7 @@ class Gather(Reducer):
             payload, lost = self.compressor.message(x, key)
             return payload, self.compressor.decode(payload, like, key), lost
 
-        messages = each(message, [like_of(x) for x in xs], self.largest_looped, xs, keys)
+        messages = each(message, [like_of(x) for x in xs], *self._together, xs, keys)
         payloads, sents, losts = ([part[j] for part in messages] for j in range(3))
         return payloads, sents, losts
 
@@ -103,7 +106,7 @@ class Gather(Reducer):
             del like
             return self.compressor.encode(x, key)
 
-        return each(payload, [like_of(x) for x in xs], self.largest_looped, xs, keys)
+        return each(payload, [like_of(x) for x in xs], *self._together, xs, keys)
 
     def means(self, buffers: Array, likes: list[Like], keys: list[Key]) -> list[Array]:
         """Returns the mean of what all workers sent.
@@ -118,7 +121,7 @@ class Gather(Reducer):
             return self.compressor.decode_mean(payloads, like, keys)
 
         shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
-        return each(mean, likes, self.largest_looped, from_buffer(buffers, shapes), keys)
+        return each(mean, likes, *self._together, from_buffer(buffers, shapes), keys)
 
 
 def _fold_in(keys: Key, worker: Array) -> Key:
