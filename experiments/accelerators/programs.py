@@ -118,9 +118,7 @@ def leaf_program(
     own, key = compressor.contractive(x), jax.random.key(0)
 
     def memory(e: jax.Array, g: jax.Array) -> tuple:
-        total = g + e
-        payload = own.encode(total, key)
-        return payload, own.remainder(total, payload, key)
+        return own.message(g + e, key)
 
     keys = jax.random.split(key, WORKERS)
 

@@ -37,7 +37,6 @@ def mean(
     bits: tuple[int, ...],
     block: int | None,
     value: Value,
-    interpret: bool = False,
 ) -> Array:
     """The mean over workers of decoded payloads: f32[size].
 
@@ -49,7 +48,6 @@ def mean(
       block: entries that share a number, one of `lanes.BLOCKS`, or None if all do.
       value: from codes, i32[8, 128] for each array of words, and numbers, f32[8, 128] or f32[] for
         each array of numbers, to entries, f32[8, 128].
-      interpret: whether to run on any platform, slowly, for tests.
     """
     workers = words[0].shape[0]
     rows = MOST_ROWS
@@ -67,7 +65,6 @@ def mean(
         in_specs=specs,
         out_specs=pl.BlockSpec((rows, LANES), lambda i: (i, 0)),
         out_shape=like_varying((total, LANES), jnp.float32, one),
-        interpret=interpret,
     )(*words, *numbers)
     return out.reshape(-1)[:size]
 

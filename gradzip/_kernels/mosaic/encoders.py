@@ -29,7 +29,6 @@ def quantized(
     nearest: bool = False,
     fit: bool = False,
     rest: bool = False,
-    interpret: bool = False,
 ) -> Swept:
     """Integers in [-levels, levels] of blocks with a scale each.
 
@@ -43,7 +42,6 @@ def quantized(
       nearest: whether to round to the nearest integer and not at random.
       fit: whether to give every block its least-squares scale afterwards.
       rest: whether what is lost is wanted.
-      interpret: as in `sweep`.
     """
 
     def kernel(x: Array, place: Array, words: list[Array], floats: list[Array]) -> Tile:
@@ -64,7 +62,7 @@ def quantized(
         sent = (codes - levels).astype(x.dtype) * scale
         return Tile((codes,), (scale,), rest=x - sent if rest else None)
 
-    return sweep(kernel, x, seeds, bits=(bits,), blocks=(block,), rest=rest, interpret=interpret)
+    return sweep(kernel, x, seeds, bits=(bits,), blocks=(block,), rest=rest)
 
 
 def with_one_scale(
@@ -76,7 +74,6 @@ def with_one_scale(
     bits: int,
     nearest: bool = False,
     rest: bool = False,
-    interpret: bool = False,
 ) -> Swept:
     """Integers in [-levels, levels] of an array with one scale.
 
@@ -88,7 +85,6 @@ def with_one_scale(
       bits: of a code: 2, 4 or 8.
       nearest: whether to round to the nearest integer and not at random.
       rest: whether what is lost is wanted.
-      interpret: as in `sweep`.
     """
 
     def kernel(x: Array, place: Array, words: list[Array], floats: list[Array]) -> Tile:
@@ -100,10 +96,10 @@ def with_one_scale(
         return Tile((codes,), rest=x - sent if rest else None)
 
     floats = jnp.stack([reciprocal(scales[0]), scales[1]])
-    return sweep(kernel, x, seeds, floats, bits=(bits,), rest=rest, interpret=interpret)
+    return sweep(kernel, x, seeds, floats, bits=(bits,), rest=rest)
 
 
-def signs(x: Array, *, interpret: bool = False) -> tuple[Array, Array]:
+def signs(x: Array) -> tuple[Array, Array]:
     """The sign bits u32[words], and the mean magnitude f32[]."""
 
     def kernel(x: Array, place: Array, words: list[Array], floats: list[Array]) -> Tile:
@@ -111,14 +107,14 @@ def signs(x: Array, *, interpret: bool = False) -> tuple[Array, Array]:
         bits = lax.bitcast_convert_type(x, jnp.int32) < 0
         return Tile((bits.astype(jnp.int32),), sums=(jnp.abs(x) / SHARE,))
 
-    out = sweep(kernel, x, bits=(1,), sums=1, interpret=interpret)
+    out = sweep(kernel, x, bits=(1,), sums=1)
     parts = out.sums[0]
     unit = jnp.max(parts)
     unit = jnp.where(unit > 0, unit, 1)
     return out.words[0], unit * (jnp.sum(parts / unit) * (SHARE / max(x.size, 1)))
 
 
-def signs_and_two_sums(x: Array, *, interpret: bool = False) -> tuple[Array, Array, Array, Array]:
+def signs_and_two_sums(x: Array) -> tuple[Array, Array, Array, Array]:
     """Bits that are set where x < 0, how many, and the sums / 32 of the others and of those.
 
     u32[words], f32[1], f32[1], f32[1].
@@ -130,15 +126,13 @@ def signs_and_two_sums(x: Array, *, interpret: bool = False) -> tuple[Array, Arr
         high, low = (jnp.where(b, x, 0) / SHARE for b in (~below, below))
         return Tile((below.astype(jnp.int32),), sums=(high, low))
 
-    out = sweep(kernel, x, bits=(1,), sums=2, interpret=interpret)
+    out = sweep(kernel, x, bits=(1,), sums=2)
     high, low = (jnp.sum(part * (SHARE / 32), keepdims=True) for part in out.sums)
     ones = lax.population_count(out.words[0]).astype(jnp.int32)
     return out.words[0], jnp.sum(ones)[None].astype(x.dtype), high, low
 
 
-def powers(
-    x: Array, seeds: Array, *, factor: float = 1.0, rest: bool = False, interpret: bool = False
-) -> Swept:
+def powers(x: Array, seeds: Array, *, factor: float = 1.0, rest: bool = False) -> Swept:
     """Codes of powers of two: their eight lower bits and the sign.
 
     Args:
@@ -146,7 +140,6 @@ def powers(
       seeds: of the random bits, u32[2].
       factor: of the powers that are sent.
       rest: whether what is lost is wanted.
-      interpret: as in `sweep`.
     """
     layout = PowersOfTwo(jnp.float32)
 
@@ -157,7 +150,7 @@ def powers(
         codes = _signed(codes)
         return Tile((codes & 255, codes >> 8), rest=left)
 
-    return sweep(kernel, x, seeds, bits=(8, 1), rest=rest, interpret=interpret)
+    return sweep(kernel, x, seeds, bits=(8, 1), rest=rest)
 
 
 def _uniform(place: Array, seeds: list[Array]) -> Array:

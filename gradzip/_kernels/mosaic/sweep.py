@@ -56,7 +56,6 @@ def sweep(
     blocks: tuple[int, ...] = (),
     sums: int = 0,
     rest: bool = False,
-    interpret: bool = False,
 ) -> Swept:
     """Runs a kernel on all tiles of a flat array.
 
@@ -70,7 +69,6 @@ def sweep(
       blocks: the lengths of the blocks that the kernel gives numbers for, from `lanes.BLOCKS`.
       sums: how many sums the kernel gives.
       rest: whether the kernel gives a rest. It takes the place of x if x is not used afterwards.
-      interpret: whether to run on any platform, slowly, for tests.
     """
     size = x.size
     words = jnp.zeros(1, jnp.uint32) if words is None else words
@@ -88,7 +86,6 @@ def sweep(
         out_specs=[_rows(rows) for _, _, rows in shapes],
         out_shape=[like_varying((total, LANES), dtype, x) for total, dtype, _ in shapes],
         input_output_aliases={2: len(shapes) - 1} if rest else {},
-        interpret=interpret,
     )(*operands)
     flat = [part.reshape(-1) for part in out]
     cut = [words_for(size, b) for b in bits] + [-(-size // block) for block in blocks]
