@@ -135,6 +135,11 @@ class Compressor(abc.ABC):
         decoded = self.decode(payload, like_of(x), key)
         return self.scaled(payload, least_squares_scale(x, decoded))
 
+    def least_squares_message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        """Returns `message` for the payload of `least_squares_rescaled`."""
+        payload = self.least_squares_rescaled(x, self.encode(x, key), key)
+        return payload, self.remainder(x, payload, key)
+
     def contractive(self, like: Like) -> Compressor:
         """Returns the form of this compressor that a memory can work with, for a leaf like this.
 
