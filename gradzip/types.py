@@ -28,7 +28,7 @@ from gradzip._compressors.induced import Twofold as Twofold
 from gradzip._compressors.natural import Powers as Powers
 from gradzip._compressors.onebit import TwoMeans as TwoMeans
 from gradzip._compressors.integers import Quantized as Quantized
-from gradzip._compressors.randk import Entries as Entries
+from gradzip._compressors.drawn import Entries as Entries
 from gradzip._compressors.scaled_sign import Signs as Signs
 from gradzip._compressors.sparse import Sparse as Sparse
 from gradzip._positions import Positions as Positions

@@ -23,14 +23,13 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gradzip._axes import vary_like
 from gradzip._compat import like_varying
+from gradzip._kernels.mosaic.lanes import LANES, iota
 from gradzip._kernels.mosaic.tiles import (
     IN_MEMORY,
-    LANES,
     ROWS,
     SCALARS,
     STEP,
     VMEM_LIMIT,
-    iota,
     magnitude_within,
     skew,
     total,

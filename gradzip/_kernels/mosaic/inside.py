@@ -13,8 +13,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gradzip._axes import vary_like
 from gradzip._compat import like_varying
+from gradzip._kernels.mosaic.lanes import LANES
 from gradzip._kernels.mosaic.tiles import (
-    LANES,
     ON_CHIP,
     ROWS,
     SCALARS,

@@ -10,15 +10,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gradzip._axes import vary_like
 from gradzip._compat import like_varying
-from gradzip._kernels.mosaic.tiles import (
-    LANES,
-    ON_CHIP,
-    SCALARS,
-    VMEM_LIMIT,
-    count_rows,
-    iota,
-    total,
-)
+from gradzip._kernels.mosaic.lanes import LANES, iota
+from gradzip._kernels.mosaic.tiles import ON_CHIP, SCALARS, VMEM_LIMIT, count_rows, total
 
 SUB = 64  # rows that are compared at a time
 

@@ -8,7 +8,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-LANES = 128
+from gradzip._kernels.mosaic.lanes import LANES, iota
+
 STEP = 2048  # rows that are in on-chip memory at a time
 AFTER_INFINITY = 0x7F800001  # the magnitude of every NaN
 VMEM_LIMIT = 100 << 20  # bytes of on-chip memory that a kernel may use
@@ -17,11 +18,6 @@ SCALARS = pl.BlockSpec(memory_space=pltpu.SMEM)
 ON_CHIP = pl.BlockSpec(memory_space=pltpu.VMEM)
 IN_MEMORY = pl.BlockSpec(memory_space=pl.ANY)
 ROWS = pl.BlockSpec((STEP, LANES), lambda i: (i, 0))
-
-
-def iota(shape: tuple[int, ...], axis: int) -> jax.Array:
-    """The place of every entry along an axis."""
-    return lax.broadcasted_iota(jnp.int32, shape, axis)
 
 
 def magnitude(x: jax.Array) -> jax.Array:

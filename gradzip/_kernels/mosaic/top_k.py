@@ -19,7 +19,8 @@ from gradzip._kernels.bracket import DEVIATIONS
 from gradzip._kernels.mosaic.compact import compact
 from gradzip._kernels.mosaic.inside import TALL, collect
 from gradzip._kernels.mosaic.kth import SUB, kth
-from gradzip._kernels.mosaic.tiles import AFTER_INFINITY, LANES, magnitude
+from gradzip._kernels.mosaic.lanes import LANES
+from gradzip._kernels.mosaic.tiles import AFTER_INFINITY, magnitude
 
 WHOLE = 8 * LANES  # an array of a multiple of these entries is rows of lanes as it lies
 DENSEST, FEWEST_SAMPLED = 128, 512  # one row in so many is sampled, but at least so many rows
