@@ -22,6 +22,7 @@ from gradzip._compose import Wrapper as Wrapper
 # payloads
 from gradzip._compressors.blocktopk import BlockSparse as BlockSparse
 from gradzip._compressors.cast import Narrow as Narrow
+from gradzip._compressors.columnmax import ColumnSparse as ColumnSparse
 from gradzip._compressors.counted import Counted as Counted
 from gradzip._compressors.identity import Dense as Dense
 from gradzip._compressors.induced import Twofold as Twofold

@@ -93,7 +93,7 @@ def remove(x: Array, indices: Array) -> Array:
 def _sorted_top_k(x: Array, k: int) -> tuple[Array, Array]:
     """The plain form."""
     _, indices = lax.top_k(sortable(magnitude(x)), k)
-    return _read(x, lax.sort(indices))
+    return read(x, lax.sort(indices))
 
 
 def _sampled_top_k(x: Array, k: int) -> tuple[Array, Array]:
@@ -109,10 +109,11 @@ def _sampled_top_k(x: Array, k: int) -> tuple[Array, Array]:
         lambda: top | _cut_inside(x, inside, held, need, sizes.capacity),
         lambda: _cut_ties(x, k, jnp.where(need > 0, lo, hi)),
     )
-    return _read(x, select(words, k))
+    return read(x, select(words, k))
 
 
-def _read(x: Array, indices: Array) -> tuple[Array, Array]:
+def read(x: Array, indices: Array) -> tuple[Array, Array]:
+    """x at indices that are in bounds, and the indices."""
     values = take(x, indices)
     # This adds zero, but makes the indices depend on the values. A later write at the indices then
     # comes after all reading, and XLA writes in place instead of into a copy of x.
