@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 if TYPE_CHECKING:
     from gradzip._compose import Composed
@@ -94,12 +93,22 @@ class Compressor(abc.ABC):
             payload = jax.tree.map(lambda a: a[worker], payloads)
             return total + self.decode(payload, like, keys[worker])
 
-        first = add(0, jnp.zeros(like.shape, like.dtype))
-        return lax.fori_loop(1, keys.shape[0], add, first) / keys.shape[0]
+        from gradzip._kernels.in_turn import add_in_turn  # it needs types of this module
+
+        first, workers = add(0, jnp.zeros(like.shape, like.dtype)), keys.shape[0]
+        return add_in_turn(lambda i, total: add(i + 1, total), first, workers - 1) / workers
 
     def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
         """Returns what encoding lost, x - decode(payload)."""
         return x - self.decode(payload, like_of(x), key)
+
+    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        """Returns what `encode` and `remainder` return.
+
+        A subclass may define it to compute both in one pass over memory.
+        """
+        payload = self.encode(x, key)
+        return payload, self.remainder(x, payload, key)
 
     def delta(self, like: Like) -> float | None:
         """The contraction: E|C(x) - x|^2 <= (1 - delta) |x|^2. None if the class states none."""
@@ -125,6 +134,11 @@ class Compressor(abc.ABC):
         """
         decoded = self.decode(payload, like_of(x), key)
         return self.scaled(payload, least_squares_scale(x, decoded))
+
+    def least_squares_message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        """Returns `message` for the payload of `least_squares_rescaled`."""
+        payload = self.least_squares_rescaled(x, self.encode(x, key), key)
+        return payload, self.remainder(x, payload, key)
 
     def contractive(self, like: Like) -> Compressor:
         """Returns the form of this compressor that a memory can work with, for a leaf like this.

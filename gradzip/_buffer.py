@@ -23,8 +23,9 @@ LANES = 128
 def to_buffer(payloads: PyTree) -> Array:
     """All arrays of a tree, bit for bit, in one buffer: u32[rows, 128]."""
     flat = [_to_words(a) for a in jax.tree.leaves(payloads)]
-    words = join(*flat, jnp.zeros(0, jnp.uint32))
-    return _padded(words, LANES).reshape(-1, LANES)
+    # The padding is one more part. To pad the whole would copy it.
+    padding = jnp.zeros(-sum(part.size for part in flat) % LANES, jnp.uint32)
+    return join(*flat, padding).reshape(-1, LANES)
 
 
 def from_buffer(buffer: Array, like: PyTree) -> PyTree:

@@ -28,6 +28,19 @@ def varying(x: Any) -> frozenset[str]:
     return frozenset() if manual is None else manual.varying
 
 
+def like_varying(shape: tuple[int, ...], dtype: Any, x: Any) -> jax.ShapeDtypeStruct:
+    """Returns a shape and dtype that varies over the axes over which x does.
+
+    Inside a `shard_map` that tracks this, JAX asks for it in the results of a Pallas kernel.
+
+    Args:
+      shape: of the result.
+      dtype: of the result.
+      x: an array or a traced value.
+    """
+    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(x).manual_axis_type)
+
+
 def sharded_axes(x: Any) -> tuple[str, ...]:
     """Returns the axes of an explicit mesh over which the type of x says that it is sharded.
 

@@ -188,6 +188,11 @@ class Contracted(Wrapper):
             return self.compressor.scaled(payload, factor)
         return self.compressor.least_squares_rescaled(x, payload, key)
 
+    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        if self.linear:
+            return super().message(x, key)
+        return self.compressor.least_squares_message(x, key)
+
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         return self.compressor.decode(payload, like, key)
 

@@ -50,8 +50,12 @@ def bits(key: Array, shape: tuple[int, ...], start: int = 0) -> Array:
       >>> bool((bits(jax.random.key(0), (6,))[4:] == bits(jax.random.key(0), (2,), start=4)).all())
       True
     """
-    first, second = _seeds(key)
     index = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) + jnp.uint32(start & 0xFFFFFFFF)
+    return bits_at(index, *seeds(key))
+
+
+def bits_at(index: Array, first: Array, second: Array) -> Array:
+    """The entries of a stream at some places, u32[...], given the key's `seeds`."""
     return _mix(_mix(index ^ first) ^ second)
 
 
@@ -69,8 +73,13 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: Any, start: int = 0) -> A
     Returns:
       f[*shape].
     """
+    return uniform_from(bits(key, shape, start), dtype)
+
+
+def uniform_from(words: Array, dtype: Any) -> Array:
+    """What `uniform` makes of the 32-bit words of a stream: f[...]."""
     digits = DIGITS[jnp.dtype(dtype).name]
-    words = bits(key, shape, start) >> jnp.uint32(32 - digits)
+    words = words >> jnp.uint32(32 - digits)
     if digits < 32:  # the conversion of signed integers is faster, and the same below 2**31
         words = words.astype(jnp.int32)
     return words.astype(dtype) * jnp.asarray(2.0**-digits, dtype)
@@ -125,7 +134,7 @@ def _add_modulo(a: Array, b: Array, limit: int) -> Array:
     return jnp.where(a + b >= limit, a + b - limit, a + b)
 
 
-def _seeds(key: Array) -> tuple[Array, Array]:
+def seeds(key: Array) -> tuple[Array, Array]:
     """Two words of a key.
 
     The last word is returned as it is, because it is used after a mixer. The words before it are

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradzip import _blocks as blocks, _checks as checks
 from gradzip._base import Array, Compressor, Key, Like
-from gradzip._compressors.qsgd import Quantized
+from gradzip._compressors.integers import Quantized
 from gradzip._compressors.rotated import block_for, rotate, rotate_back, rotated_like
 from gradzip._kernels.reductions import inner_products, norm as norm_of
 from gradzip._kernels.words import pack, unpack

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import jax.numpy as jnp
-
-from gradzip import _blocks as blocks, _checks as checks, _noise as noise
-from gradzip._base import Array, Compressor, Key, Like
-from gradzip._compressors.qsgd import Quantized, dequantize, fit, omega_of_max, quantize
-from gradzip._kernels.reductions import largest
+from gradzip import _blocks as blocks, _checks as checks
+from gradzip._base import Like
+from gradzip._compressors.integers import Grid, Integral, omega_of_max
 
 
 @dataclasses.dataclass(frozen=True)
-class Int(Compressor):
+class Int(Integral):
     """Rounds x / s to integers in [-q, q], q = 2^(bits - 1) - 1, with s = max|x| / q in each block.
 
     Args:
@@ -62,35 +59,14 @@ class Int(Compressor):
         return self.rounding == 'stochastic'
 
     @property
-    def _levels(self) -> int:
-        return (1 << self.bits - 1) - 1
-
-    def encode(self, x: Array, key: Key) -> Quantized:
-        flat, block = blocks.wide(x), blocks.block_of(x.size, self.block)
-        scale = largest(flat, block) / self._levels
-
-        def threshold(piece: Array, start: int) -> Array:
-            if self.random:
-                return noise.uniform(key, piece.shape, piece.dtype, start)
-            return jnp.full_like(piece, 0.5)
-
-        return Quantized(quantize(flat, scale, block, self._levels, threshold), scale)
-
-    def decode(self, payload: Quantized, like: Like, key: Key) -> Array:
-        del key
-        return dequantize(payload, like, blocks.block_of(like.size, self.block), self._levels)
-
-    def least_squares_rescaled(self, x: Array, payload: Quantized, key: Key) -> Quantized:
-        del key
-        return fit(x, payload, blocks.block_of(x.size, self.block), self._levels)
+    def _grid(self) -> Grid:
+        levels = (1 << self.bits - 1) - 1
+        return Grid(levels, self.block, nearest=not self.random)
 
     def omega(self, like: Like) -> float | None:
         block = blocks.block_of(like.size, self.block)
-        return omega_of_max(block, self._levels) if self.random else None
+        return omega_of_max(block, self._grid.levels) if self.random else None
 
     def delta(self, like: Like) -> float | None:
-        spread = (blocks.block_of(like.size, self.block) - 1) / (4 * self._levels**2)
+        spread = (blocks.block_of(like.size, self.block) - 1) / (4 * self._grid.levels**2)
         return None if self.random else 1 / (1 + spread)
-
-    def scaled(self, payload: Quantized, factor: Array | float) -> Quantized:
-        return blocks.rescaled(payload, factor)

@@ -6,12 +6,16 @@ import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
 
 from gradzip import _blocks as blocks, _noise as noise
-from gradzip._base import Array, Compressor, Key, Like
+from gradzip._base import Array, Key, Like
+from gradzip._compressors.quantizer import Quantizer
 from gradzip._kernels.codes import pack_codes
+from gradzip._kernels.rounding import PowersOfTwo
 from gradzip._kernels.words import unpack
+
+LOW_BITS = 8  # of a code, which are packed apart from the others
+OMEGA = 1 / 8
 
 
 class Powers(NamedTuple):
@@ -20,12 +24,13 @@ class Powers(NamedTuple):
     The sign bit alone, which would be a negative zero, stands for NaN.
     """
 
-    codes: Array  # u32[words]
+    low: Array  # u32[words], the eight lower bits of every code
+    high: Array  # u32[words], the other one, the sign; four for float64
     scale: Array  # f[], a factor of all entries; 1 unless a memory asked for another
 
 
 @dataclasses.dataclass(frozen=True)
-class Natural(Compressor):
+class Natural(Quantizer):
     """Rounds every magnitude at random to one of the two powers of two next to it.
 
     v = (1 + m) 2^e becomes 2^(e+1) with probability m, and 2^e otherwise. This adds a random number
@@ -33,6 +38,9 @@ class Natural(Compressor):
 
     Payload: one code of 9 bits (12 for float64) for each entry, and one scale; 9 n / 8 + 4 bytes
       for n float32 entries.
+
+    Under a memory, the scale is 1 / (1 + omega) = 8/9. The least-squares scale is hardly better
+    here, and it would need two more readings of the leaf.
 
     Guarantee: unbiased with omega = 1/8 for every leaf. Denormal entries count as zero, zeros lose
       their sign, an entry above 2**127 may become infinite, and infinity and NaN stay themselves.
@@ -48,61 +56,59 @@ class Natural(Compressor):
     """
 
     random: ClassVar[bool] = True
+    code_bits: ClassVar[int] = 9
 
-    def encode(self, x: Array, key: Key) -> Powers:
+    def _encode(self, x: Array, key: Key) -> Powers:
         flat = blocks.wide(x)
-        layout = _Layout(flat.dtype)
+        layout = PowersOfTwo(flat.dtype)
+        high_bits = layout.bits - LOW_BITS
 
-        def round_at_random(piece: Array, start: int) -> Array:
-            draws = noise.bits(key, piece.shape, start) >> jnp.uint32(layout.spare)
-            return layout.code(piece, draws)
+        def low(piece: Array, start: int) -> Array:
+            return layout.code(piece, noise.bits(key, piece.shape, start)) & jnp.uint32(255)
 
-        codes = pack_codes(round_at_random, flat, layout.bits)
-        return Powers(codes, jnp.ones([], flat.dtype))
+        def high(piece: Array, start: int) -> Array:
+            # A sign does not depend on what is drawn; the upper bits of an exponent do.
+            zeros = jnp.zeros(piece.shape, jnp.uint32)
+            draws = zeros if high_bits == 1 else noise.bits(key, piece.shape, start)
+            return layout.code(piece, draws) >> LOW_BITS
 
-    def decode(self, payload: Powers, like: Like, key: Key) -> Array:
-        del key
-        layout = _Layout(payload.scale.dtype)
-        powers = layout.value(unpack(payload.codes, layout.bits, like.size))
+        words = pack_codes(low, flat, LOW_BITS), pack_codes(high, flat, high_bits)
+        return Powers(*words, scale=jnp.ones([], flat.dtype))
+
+    def _decode(self, payload: Powers, like: Like) -> Array:
+        layout = PowersOfTwo(payload.scale.dtype)
+        low = unpack(payload.low, LOW_BITS, like.size)
+        high = unpack(payload.high, layout.bits - LOW_BITS, like.size)
+        powers = layout.value(low | (high << LOW_BITS))
         return (powers * payload.scale).astype(like.dtype).reshape(like.shape)
+
+    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Powers, Any]:
+        from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas
+
+        factor = 1 / (1 + OMEGA) if fit else 1.0
+        out = encoders.powers(flat, jnp.stack(noise.seeds(key)), factor=factor, rest=lost)
+        low, high = out.words
+        return Powers(low, high, jnp.full([], factor, flat.dtype)), out.rest if lost else ()
+
+    def _mean(self, payloads: Powers, size: int) -> Array:
+        from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
+
+        return decoders.mean(
+            [payloads.low, payloads.high],
+            [payloads.scale],
+            size,
+            bits=(LOW_BITS, 1),
+            block=None,
+            value=decoders.powers,
+        )
 
     def omega(self, like: Like) -> float:
         del like
-        return 1 / 8
+        return OMEGA
 
     def scaled(self, payload: Powers, factor: Array | float) -> Powers:
         return blocks.rescaled(payload, factor)
 
-
-class _Layout:
-    """The places of the bits of a float: sign and exponent are the code, the mantissa is below.
-
-    Infinity has a code like every power of two. NaN would need a bit of the mantissa, so it has the
-    code of a negative zero, and both zeros have the code 0.
-    """
-
-    def __init__(self, dtype: Any) -> None:
-        info = jnp.finfo(dtype)
-        self.word = jnp.dtype(f'uint{info.bits}')
-        self.dtype = info.dtype
-        self.mantissa = info.nmant
-        self.bits = info.bits - info.nmant
-        self.nan = 1 << self.bits - 1  # the sign bit of a code
-        self.spare = max(0, 32 - info.nmant)  # random bits that a word has more than the mantissa
-        self.missing = max(0, info.nmant - 32)  # low bits of the mantissa that get no random bit
-
-    def code(self, x: Array, draws: Array) -> Array:
-        """u32 codes of entries, given a random word for each."""
-        word = lax.bitcast_convert_type(x, self.word)
-        magnitude = word & ((self.nan << self.mantissa) - 1)
-        infinity = (self.nan - 1) << self.mantissa
-        draws = draws.astype(self.word) << self.missing
-        # A carry out of the mantissa gives the next power. Infinity must not be changed.
-        code = jnp.where(magnitude < infinity, word + draws, word) >> self.mantissa
-        code = jnp.where(magnitude < 1 << self.mantissa, 0, code)
-        return jnp.where(magnitude > infinity, self.nan, code).astype(jnp.uint32)
-
-    def value(self, codes: Array) -> Array:
-        """The powers that codes stand for."""
-        powers = lax.bitcast_convert_type(codes.astype(self.word) << self.mantissa, self.dtype)
-        return jnp.where(codes == self.nan, jnp.nan, powers)
+    def least_squares_rescaled(self, x: Array, payload: Powers, key: Key) -> Powers:
+        del x, key
+        return self.scaled(payload, 1 / (1 + OMEGA))

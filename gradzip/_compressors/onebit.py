@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
 from gradzip import _blocks as blocks, _checks as checks
-from gradzip._base import Array, Compressor, Key, Like
-from gradzip._kernels.signs import signs_and_two_means
+from gradzip._base import Array, Key, Like
+from gradzip._compressors.quantizer import Quantizer
+from gradzip._kernels.signs import means_of, signs_and_two_means
 from gradzip._kernels.words import WORD_BITS, unpack
 
 
@@ -21,7 +22,7 @@ class TwoMeans(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneBit(Compressor):
+class OneBit(Quantizer):
     """Replaces every entry by the mean of the entries of the same sign in its block.
 
     C(v) is the projection of v on the span of the indicators of v >= 0 and of v < 0, so no other
@@ -54,6 +55,7 @@ class OneBit(Compressor):
 
     _: dataclasses.KW_ONLY
     block: int | None = None
+    code_bits: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.block is not None:
@@ -63,17 +65,35 @@ class OneBit(Compressor):
                     f'OneBit(block=...) must be a multiple of {WORD_BITS}; got {self.block!r}.'
                 )
 
-    def encode(self, x: Array, key: Key) -> TwoMeans:
+    def _encode(self, x: Array, key: Key) -> TwoMeans:
         del key
         block = blocks.block_of(x.size, self.block)
         return TwoMeans(*signs_and_two_means(blocks.wide(x), block))
 
-    def decode(self, payload: TwoMeans, like: Like, key: Key) -> Array:
-        del key
+    def _decode(self, payload: TwoMeans, like: Like) -> Array:
         block = blocks.block_of(like.size, self.block)
         negative = unpack(payload.bits, 1, like.size) == 1
         high, low = (blocks.per_entry(mean, block, like.size) for mean in payload.means)
         return jnp.where(negative, low, high).astype(like.dtype).reshape(like.shape)
+
+    def _swept(self, like: Like) -> bool:
+        return blocks.block_of(like.size, self.block) == like.size and super()._swept(like)
+
+    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[TwoMeans, Any]:
+        from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas
+
+        del key, fit  # the means are the least-squares scales
+        bits, below, high, low = encoders.signs_and_two_sums(flat)
+        means = means_of(below, high, low, flat.size)
+        rest = flat - jnp.where(flat < 0, means[1, 0], means[0, 0]) if lost else ()
+        return TwoMeans(bits, means), rest
+
+    def _mean(self, payloads: TwoMeans, size: int) -> Array:
+        from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
+
+        means = [payloads.means[:, 0, 0], payloads.means[:, 1, 0]]
+        words, value = [payloads.bits], decoders.one_of_two
+        return decoders.mean(words, means, size, bits=(1,), block=None, value=value)
 
     def delta(self, like: Like) -> float:
         return 1 / blocks.block_of(like.size, self.block)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
 from gradzip import _blocks as blocks
-from gradzip._base import Array, Compressor, Key, Like
+from gradzip._base import Array, Key, Like
+from gradzip._compressors.quantizer import Quantizer
 from gradzip._kernels.signs import signs_and_mean
 from gradzip._kernels.words import unpack
 
@@ -21,7 +22,7 @@ class Signs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaledSign(Compressor):
+class ScaledSign(Quantizer):
     """C(v) = (|v|_1 / n) sign(v), where the sign of a zero is its sign bit.
 
     Payload: one bit for each entry, and one scale; n / 8 + 4 bytes for n float32 entries.
@@ -38,16 +39,31 @@ class ScaledSign(Compressor):
     Reference: Karimireddy et al., arXiv 1901.09847, algorithm 1 and lemma 8.
     """
 
-    def encode(self, x: Array, key: Key) -> Signs:
+    code_bits: ClassVar[int] = 1
+
+    def _encode(self, x: Array, key: Key) -> Signs:
         del key
         bits, mean = signs_and_mean(blocks.wide(x))
         return Signs(bits, scale=mean)
 
-    def decode(self, payload: Signs, like: Like, key: Key) -> Array:
-        del key
+    def _decode(self, payload: Signs, like: Like) -> Array:
         negative = unpack(payload.bits, 1, like.size) == 1
         entries = jnp.where(negative, -payload.scale, payload.scale)
         return entries.astype(like.dtype).reshape(like.shape)
+
+    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Signs, Any]:
+        from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas
+
+        del key, fit  # the mean is the least-squares scale
+        bits, mean = encoders.signs(flat)
+        rest = flat - jnp.where(jnp.signbit(flat), -mean, mean) if lost else ()
+        return Signs(bits, scale=mean), rest
+
+    def _mean(self, payloads: Signs, size: int) -> Array:
+        from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
+
+        words, scales = [payloads.bits], [payloads.scale]
+        return decoders.mean(words, scales, size, bits=(1,), block=None, value=decoders.signed)
 
     def delta(self, like: Like) -> float:
         return 1 / max(like.size, 1)

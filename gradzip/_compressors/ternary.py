@@ -7,12 +7,12 @@ import math
 from typing import ClassVar, Literal
 
 from gradzip import _checks as checks
-from gradzip._base import Array, Compressor, Key, Like
-from gradzip._compressors.qsgd import QSGD, Quantized
+from gradzip._base import Like
+from gradzip._compressors.integers import Grid, Integral
 
 
 @dataclasses.dataclass(frozen=True)
-class Ternary(Compressor):
+class Ternary(Integral):
     """Q(v)_i = N sign(v_i) xi_i with xi_i ~ Bernoulli(|v_i| / N), where N is a norm of the leaf.
 
     It is `QSGD` with one level and one scale.
@@ -45,21 +45,9 @@ class Ternary(Compressor):
         checks.one_of('Ternary', 'norm', self.norm, ('l2', 'max'))
 
     @property
-    def _one_level(self) -> QSGD:
-        return QSGD(levels=1, block=None, norm=self.norm)
-
-    def encode(self, x: Array, key: Key) -> Quantized:
-        return self._one_level.encode(x, key)
-
-    def decode(self, payload: Quantized, like: Like, key: Key) -> Array:
-        return self._one_level.decode(payload, like, key)
-
-    def least_squares_rescaled(self, x: Array, payload: Quantized, key: Key) -> Quantized:
-        return self._one_level.least_squares_rescaled(x, payload, key)
+    def _grid(self) -> Grid:
+        return Grid(1, None, self.norm)
 
     def omega(self, like: Like) -> float:
         excess = math.sqrt(max(like.size, 1)) - 1
         return excess if self.norm == 'l2' else excess / 2
-
-    def scaled(self, payload: Quantized, factor: Array | float) -> Quantized:
-        return self._one_level.scaled(payload, factor)

@@ -13,27 +13,35 @@ from gradzip._axes import vary_like, varying
 
 
 def choose(
-    *args: Any, cpu: Callable[..., Any], default: Callable[..., Any], **static: Hashable
+    *args: Any,
+    default: Callable[..., Any],
+    cpu: Callable[..., Any] | None = None,
+    tpu: Callable[..., Any] | None = None,
+    **static: Hashable,
 ) -> Any:
-    """Returns cpu(*args, **static) in programs for the CPU, and default(*args, **static) in others.
+    """Returns the form for the platform of the program, of the arguments: default(*args, **static).
 
     JAX decides when it lowers the program, so a program that is compiled for a TPU on a machine
-    without one takes the default form. Both forms are traced, but only the chosen one is compiled.
+    without one takes the form for TPU. All forms are traced, but only the chosen one is compiled.
     A form that is not a closure is traced once for all calls with arrays of the same shapes, which
     saves time in trees of many leaves.
 
     Args:
       *args: trees of arrays.
-      cpu: the form that is fast on a CPU.
-      default: the plain form. Both forms return arrays of equal shapes and dtypes.
-      **static: arguments of both forms that are not arrays.
+      default: the plain form.
+      cpu: the form that is fast on a CPU, if it is not the plain one.
+      tpu: the form that is fast on a TPU, if it is not the plain one. All forms return arrays of
+        equal shapes and dtypes.
+      **static: arguments of all forms that are not arrays.
 
     Example:
       >>> import jax.numpy as jnp
       >>> choose(jnp.arange(3), cpu=jnp.sum, default=jnp.sum)
       Array(3, dtype=int32)
     """
-    return lax.platform_dependent(*args, cpu=_form(cpu, static), default=_form(default, static))
+    forms = {name: form for name, form in (('cpu', cpu), ('tpu', tpu)) if form is not None}
+    chosen = {name: _form(form, static) for name, form in forms.items()}
+    return lax.platform_dependent(*args, default=_form(default, static), **chosen)
 
 
 def _form(form: Callable[..., Any], static: dict[str, Hashable]) -> Callable[..., Any]:

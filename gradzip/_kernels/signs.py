@@ -60,8 +60,20 @@ def signs_and_two_means(flat: Array, block: int) -> tuple[Array, Array]:
     count = -(-flat.size // block)
     length = jnp.minimum(block, flat.size - block * jnp.arange(count)).astype(flat.dtype)
     words, below, high, low = choose(flat, cpu=_sums_on_cpu, default=_sums_plain, block=block)
+    return words, means_of(below, high, low, length)
+
+
+def means_of(below: Array, high: Array, low: Array, length: Array | int) -> Array:
+    """The means of both groups: f[2, blocks].
+
+    Args:
+      below: how many entries of every block are below zero.
+      high: the sums / 32 of the others.
+      low: the sums / 32 of those below zero.
+      length: how many entries a block has.
+    """
     counts = [jnp.maximum(n / WORD_BITS, 1 / WORD_BITS) for n in (length - below, below)]
-    return words, jnp.stack([high / counts[0], low / counts[1]])
+    return jnp.stack([high / counts[0], low / counts[1]])
 
 
 def _sums_plain(flat: Array, block: int) -> list[Array]:

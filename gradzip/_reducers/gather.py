@@ -23,8 +23,9 @@ from gradzip._base import (
     like_of,
 )
 from gradzip._buffer import from_buffer, to_buffer
-from gradzip._kernels.alike import LOOP_UP_TO, each
+from gradzip._kernels.alike import AT_ONCE_UP_TO, each
 from gradzip._kernels.parts import each_key
+from gradzip._kernels.selection import SORT_UP_TO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Gather(Reducer):
 
     @property
     def overwrites(self) -> bool:
-        return self.compressor.selects
+        return self.compressor.selects or self.compressor.sparse
 
     def contractive(self, like: Like) -> Gather:
         return Gather(self.compressor.contractive(like))
@@ -84,9 +85,11 @@ class Gather(Reducer):
         return each_key(keys) if self.random else list(keys)
 
     @property
-    def largest_looped(self) -> float:
-        """Entries of the largest array that is handled in a loop with its like."""
-        return math.inf if self.compressor.sparse or self.compressor.selects else LOOP_UP_TO
+    def _together(self) -> tuple[float, float]:
+        """Entries of the largest array that is handled at once, and in a loop, with its like."""
+        if self.compressor.sparse or self.compressor.selects:
+            return SORT_UP_TO, math.inf
+        return AT_ONCE_UP_TO, 0
 
     def messages(
         self, xs: list[Array], keys: list[Key]
@@ -94,11 +97,10 @@ class Gather(Reducer):
         """Returns what this worker sends, what that stands for, and what is lost."""
 
         def message(like: Like, x: Array, key: Key) -> tuple[Payload, Array, Array]:
-            payload = self.compressor.encode(x, key)
-            sent = self.compressor.decode(payload, like, key)
-            return payload, sent, self.compressor.remainder(x, payload, key)
+            payload, lost = self.compressor.message(x, key)
+            return payload, self.compressor.decode(payload, like, key), lost
 
-        messages = each(message, [like_of(x) for x in xs], self.largest_looped, xs, keys)
+        messages = each(message, [like_of(x) for x in xs], *self._together, xs, keys)
         payloads, sents, losts = ([part[j] for part in messages] for j in range(3))
         return payloads, sents, losts
 
@@ -109,7 +111,7 @@ class Gather(Reducer):
             del like
             return self.compressor.encode(x, key)
 
-        return each(payload, [like_of(x) for x in xs], self.largest_looped, xs, keys)
+        return each(payload, [like_of(x) for x in xs], *self._together, xs, keys)
 
     def means(self, buffers: Array, likes: list[Like], keys: list[Key]) -> list[Array]:
         """Returns the mean of what all workers sent.
@@ -124,7 +126,7 @@ class Gather(Reducer):
             return self.compressor.decode_mean(payloads, like, keys)
 
         shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
-        return each(mean, likes, self.largest_looped, from_buffer(buffers, shapes), keys)
+        return each(mean, likes, *self._together, from_buffer(buffers, shapes), keys)
 
 
 def _fold_in(keys: Key, worker: Array) -> Key:

@@ -1,0 +1,1 @@
+"""What `python -m experiments.accelerators` is made of: programs for chips that are not here."""

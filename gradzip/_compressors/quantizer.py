@@ -1,0 +1,119 @@
+"""The base of quantizers, which have a code for every entry and kernels in programs for TPU."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+
+from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
+from gradzip._kernels.fused import fused, one_at_a_time
+from gradzip._kernels.platform import choose
+
+MOST_BITS = 512  # of the codes that all workers have for an entry, or they exceed on-chip memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantizer(Compressor):
+    """Base of compressors with a code of a few bits for every entry.
+
+    A subclass defines `_encode` and `_decode`, which are the plain forms, and `_sweep` and `_mean`,
+    which do the same with kernels for TPU. It may refuse leaves for kernels by `_swept`.
+    """
+
+    code_bits: ClassVar[int]  # of a code
+
+    @abc.abstractmethod
+    def _encode(self, x: Array, key: Key) -> Payload:
+        """Returns the payload."""
+
+    @abc.abstractmethod
+    def _decode(self, payload: Payload, like: Like) -> Array:
+        """Returns the entries, in the shape and dtype of `like`."""
+
+    @abc.abstractmethod
+    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Payload, Any]:
+        """Returns the payload of a flat array, and what is lost if that is wanted.
+
+        With `fit`, the payload is that of `least_squares_rescaled`.
+        """
+
+    @abc.abstractmethod
+    def _mean(self, payloads: Payload, size: int) -> Array:
+        """Returns the mean of decoded payloads that are stacked, f32[size]."""
+
+    def _swept(self, like: Like) -> bool:
+        """Returns whether there are kernels for a leaf like this."""
+        return fused(like.size, like.dtype)
+
+    def encode(self, x: Array, key: Key) -> Payload:
+        return self._made(x, key, fit=False, lost=False)[0]
+
+    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        return self._made(x, key, fit=False, lost=True)
+
+    def least_squares_message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        return self._made(x, key, fit=True, lost=True)
+
+    def _made(self, x: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Payload, Any]:
+        how = {'how': self, 'fit': fit, 'lost': lost}
+        if not self._swept(like_of(x)):
+            return _plain(x, key, **how)
+        return choose(x, key, default=_plain, tpu=_on_tpu, **how)
+
+    def decode(self, payload: Payload, like: Like, key: Key) -> Array:
+        del key
+        if not self._swept(like):
+            return self._decode(payload, like)
+        return choose(payload, default=_decoded, tpu=_decoded_on_tpu, how=self, like=_bare(like))
+
+    def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
+        if not self._swept(like) or keys.shape[0] * self.code_bits > MOST_BITS:
+            return super().decode_mean(payloads, like, keys)
+        return choose(
+            payloads, keys, default=_averaged, tpu=_averaged_on_tpu, how=self, like=_bare(like)
+        )
+
+
+def _bare(like: Any) -> Like:
+    """The shape and dtype alone, which can be compared."""
+    return Like(like.shape, like.dtype)
+
+
+def _plain(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tuple[Payload, Any]:
+    payload = how._encode(x, key)
+    if fit:
+        payload = how.least_squares_rescaled(x, payload, key)
+    return payload, x - how._decode(payload, like_of(x)) if lost else ()
+
+
+def _on_tpu(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tuple[Payload, Any]:
+    def sweep(flat: Array, key: Key) -> tuple[Payload, Any]:
+        return how._sweep(flat, key, fit=fit, lost=lost)
+
+    payload, rest = one_at_a_time(sweep, x.ravel(), key)
+    return payload, rest.reshape(x.shape) if lost else ()
+
+
+def _decoded(payload: Payload, *, how: Quantizer, like: Like) -> Array:
+    return how._decode(payload, like)
+
+
+def _decoded_on_tpu(payload: Payload, *, how: Quantizer, like: Like) -> Array:
+    return _mean_on_tpu(jax.tree.map(lambda a: a[None], payload), how, like)
+
+
+def _averaged(payloads: Payload, keys: Key, *, how: Quantizer, like: Like) -> Array:
+    return Compressor.decode_mean(how, payloads, like, keys)
+
+
+def _averaged_on_tpu(payloads: Payload, keys: Key, *, how: Quantizer, like: Like) -> Array:
+    del keys
+    return _mean_on_tpu(payloads, how, like)
+
+
+def _mean_on_tpu(payloads: Payload, how: Quantizer, like: Like) -> Array:
+    mean = one_at_a_time(lambda payloads: how._mean(payloads, like.size), payloads)
+    return mean.astype(like.dtype).reshape(like.shape)

@@ -1,0 +1,171 @@
+"""The mean of what many workers sent, in one pass: payloads are read once, and the mean is written.
+
+The plain form decodes one payload after the other and adds it to the sum.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from gradzip._axes import vary_like
+from gradzip._base import Array
+from gradzip._compat import like_varying
+from gradzip._kernels.mosaic.lanes import LANES, SUBLANES, iota, unpack_rows
+from gradzip._kernels.rounding import PowersOfTwo
+
+UNIT = 32  # rows that are decoded together: a row of words for every bit of a code
+MOST_ROWS = 2048  # that are in on-chip memory at a time
+LARGEST_STEP = 1 << 21  # bytes of words
+GROUPS = UNIT // SUBLANES
+
+Rows = tuple[Array, ...]  # of eight rows each
+Value = Callable[[list[Array], list[Array]], Array]
+
+
+def mean(
+    words: list[Array],
+    numbers: list[Array],
+    size: int,
+    *,
+    bits: tuple[int, ...],
+    block: int | None,
+    value: Value,
+) -> Array:
+    """The mean over workers of decoded payloads: f32[size].
+
+    Args:
+      words: of the codes, u32[workers, words] each.
+      numbers: f32[workers, blocks] each, or f32[workers] if block is None.
+      size: how many entries.
+      bits: the width of the codes in each array of words: 1, 2, 4 or 8.
+      block: entries that share a number, one of `lanes.BLOCKS`, or None if all do.
+      value: from codes, i32[8, 128] for each array of words, and numbers, f32[8, 128] or f32[] for
+        each array of numbers, to entries, f32[8, 128].
+    """
+    workers = words[0].shape[0]
+    rows = MOST_ROWS
+    while _bytes(rows, workers, bits) > LARGEST_STEP:
+        rows //= 2
+    total = -(-size // (SUBLANES * LANES)) * SUBLANES
+    one = words[0]
+    words, numbers = ([vary_like(a, one) for a in part] for part in (words, numbers))
+    scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
+    specs = [_columns(workers, rows * LANES * b // 32) for b in bits]
+    specs += [scalars if block is None else _columns(workers, rows * LANES // block)] * len(numbers)
+    out = pl.pallas_call(
+        functools.partial(_body, workers=workers, rows=rows, bits=bits, block=block, value=value),
+        grid=(-(-total // rows),),
+        in_specs=specs,
+        out_specs=pl.BlockSpec((rows, LANES), lambda i: (i, 0)),
+        out_shape=like_varying((total, LANES), jnp.float32, one),
+    )(*words, *numbers)
+    return out.reshape(-1)[:size]
+
+
+def _bytes(rows: int, workers: int, bits: Sequence[int]) -> int:
+    """Of the words in a step."""
+    return workers * rows * LANES * sum(bits) // 8
+
+
+def _columns(workers: int, count: int) -> pl.BlockSpec:
+    return pl.BlockSpec((workers, count), lambda i: (0, i))
+
+
+def _body(
+    *refs: Any, workers: int, rows: int, bits: tuple[int, ...], block: int | None, value: Value
+) -> None:
+    words, numbers, out = refs[: len(bits)], refs[len(bits) : -1], refs[-1]
+
+    def unit(index: Array, _: Array) -> Array:
+        def add(first: Any, totals: Rows, count: int) -> Rows:
+            """Adds what `count` workers sent, at most eight, from the worker `first` on."""
+            here = pl.ds(first, count)
+            codes = [_codes(ref, here, index, b) for ref, b in zip(words, bits, strict=True)]
+            shared = [_numbers(ref, here, index, block) for ref in numbers]
+            for w in range(count):
+                totals = tuple(
+                    total + value([part[w][i] for part in codes], [part[w][i] for part in shared])
+                    for i, total in enumerate(totals)
+                )
+            return totals
+
+        totals = (jnp.zeros((SUBLANES, LANES), jnp.float32),) * GROUPS
+        whole = workers // SUBLANES
+        if whole:
+            totals = lax.fori_loop(
+                0, whole, lambda g, t: add(_multiple(g * SUBLANES, SUBLANES), t, SUBLANES), totals
+            )
+        if workers % SUBLANES:
+            totals = add(whole * SUBLANES, totals, workers % SUBLANES)
+        for i, total in enumerate(totals):
+            here = pl.ds(_multiple(index * UNIT + i * SUBLANES, SUBLANES), SUBLANES)
+            out[here, :] = total / workers
+        return _
+
+    lax.fori_loop(0, rows // UNIT, unit, 0)
+
+
+def _codes(ref: Any, workers: Any, index: Array, bits: int) -> list[Rows]:
+    """The codes of 32 rows, eight at a time, for each worker."""
+    group = 32 // bits  # rows in a row of words
+    starts = [_multiple((index * bits + number) * LANES, LANES) for number in range(bits)]
+    word_rows = [lax.bitcast_convert_type(ref[workers, pl.ds(s, LANES)], jnp.int32) for s in starts]
+
+    def of_worker(rows: list[Array]) -> Rows:
+        if group >= SUBLANES:
+            firsts = range(0, UNIT, SUBLANES)
+            return tuple(unpack_rows(rows[i // group], bits, i % group) for i in firsts)
+        upper = iota((SUBLANES, LANES), 0) < group
+        halves = [unpack_rows(row, bits, 0) for row in rows]
+        return tuple(jnp.where(upper, *halves[2 * i : 2 * i + 2]) for i in range(GROUPS))
+
+    count = word_rows[0].shape[0]
+    return [of_worker([row[w : w + 1] for row in word_rows]) for w in range(count)]
+
+
+def _numbers(ref: Any, workers: Any, index: Array, block: int | None) -> list[Rows]:
+    """The number of its block at every entry of 32 rows, eight at a time, for each worker."""
+    if block is None:
+        return [(ref[workers.start + w],) * GROUPS for w in range(workers.size)]
+    count = SUBLANES * LANES // block  # numbers of eight rows
+    place = iota((SUBLANES, LANES), 0) * LANES + iota((SUBLANES, LANES), 1)
+    out = []
+    for i in range(GROUPS):
+        first = (index * GROUPS + i) * count
+        rows = ref[workers, pl.ds(_multiple((first >> 7) * LANES, LANES), LANES)]
+        mine = (first & (LANES - 1)) + (place >> (block.bit_length() - 1))
+        spread = [jnp.broadcast_to(rows[w : w + 1], place.shape) for w in range(rows.shape[0])]
+        out.append([jnp.take_along_axis(row, mine, axis=1) for row in spread])
+    return [tuple(column) for column in zip(*out, strict=True)]
+
+
+def _multiple(x: Array, factor: int) -> Array:
+    return pl.multiple_of(x, factor)
+
+
+def integers(levels: int) -> Value:
+    """Codes are integers plus levels, and the number is their scale."""
+    return lambda codes, numbers: (codes[0] - levels).astype(jnp.float32) * numbers[0]
+
+
+def signed(codes: list[Array], numbers: list[Array]) -> Array:
+    """Codes are sign bits, and the number is the magnitude."""
+    return jnp.where(codes[0] == 1, -numbers[0], numbers[0])
+
+
+def one_of_two(codes: list[Array], numbers: list[Array]) -> Array:
+    """Codes choose one of two numbers."""
+    return jnp.where(codes[0] == 1, numbers[1], numbers[0])
+
+
+def powers(codes: list[Array], numbers: list[Array]) -> Array:
+    """Codes in two parts are those of powers of two, and the number is a factor."""
+    word = lax.bitcast_convert_type(codes[0] | (codes[1] << 8), jnp.uint32)
+    return PowersOfTwo(jnp.float32).value(word) * numbers[0]

@@ -1,0 +1,156 @@
+"""Codes, words and blocks in tiles of rows of 128 lanes, inside a kernel.
+
+The wire formats are orders of consecutive entries: 32 / bits codes make a word, and consecutive
+entries make a block. A row of 128 lanes holds 128 consecutive entries, so that codes of a word and
+entries of a block lie side by side in lanes. Words are moved together by a product with a constant
+matrix and a sum over rows, and apart by a gather within a row. XLA on TPU has neither: it would pad
+an array whose last axis is 32 or 8 to 128 lanes and copy it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradzip._base import Array
+
+LANES = 128
+SUBLANES = 8
+WORD_BITS = 32
+BLOCKS = (32, 64, 128, 256)  # lengths of blocks that `over_blocks` and `block_rows` can handle
+
+
+def rows_per_word_row(bits: int) -> int:
+    """How many rows of codes make one row of 128 words."""
+    return WORD_BITS // bits
+
+
+def pack_rows(codes: Array, bits: int) -> list[Array]:
+    """Rows of codes to rows of words, as `words.pack` orders them.
+
+    Args:
+      codes: i32[rows, 128] below 2**bits, rows a multiple of 8 and of `rows_per_word_row(bits)`.
+      bits: 1, 2, 4 or 8.
+
+    Returns:
+      One array u32[words, 128], or for 8 bits two: the rows of words with even and odd numbers.
+    """
+    per_row = LANES * bits // WORD_BITS  # words that a row of codes makes
+    group = LANES // per_row
+    entries = codes.astype(jnp.float32).astype(jnp.bfloat16)  # exact below 256
+    low, high = (
+        jnp.dot(entries, part, preferred_element_type=jnp.float32).astype(jnp.int32)
+        for part in _halves(bits)
+    )
+    words = low | (high << 16)  # every row has its words in all groups of `per_row` lanes
+    row, lane = iota(words.shape, 0), iota(words.shape, 1)
+    mine = _divide(lane, per_row) == _modulo(row, group)
+    if group >= SUBLANES:
+        return [_sum_rows(jnp.where(mine, words, 0), group)]
+    first = _modulo(row, SUBLANES) < group
+    return [_sum_rows(jnp.where(mine & part, words, 0), SUBLANES) for part in (first, ~first)]
+
+
+def unpack_rows(words: Array, bits: int, first: int) -> Array:
+    """Eight rows of codes that are in one row of words.
+
+    Args:
+      words: i32[1, 128].
+      bits: 1, 2, 4 or 8.
+      first: which row of those that the words hold is the first. With 8 bits the words hold four
+        rows, and the result has these four twice.
+
+    Returns:
+      i32[8, 128].
+    """
+    per_word, per_row = WORD_BITS // bits, LANES * bits // WORD_BITS
+    row, lane = iota((SUBLANES, LANES), 0) + first, iota((SUBLANES, LANES), 1)
+    home = per_row * _modulo(row, LANES // per_row) + _divide(lane, per_word)
+    word = jnp.take_along_axis(jnp.broadcast_to(words, (SUBLANES, LANES)), home, axis=1)
+    return (word >> (_modulo(lane, per_word) * bits)) & ((1 << bits) - 1)
+
+
+def over_blocks(x: Array, block: int, kind: Literal['max', 'sum']) -> Array:
+    """The maximum or the sum over every block, at each of its entries: f32[rows, 128].
+
+    Args:
+      x: f32[rows, 128], of which blocks of consecutive entries are whole; not negative, or a sum.
+      block: one of BLOCKS.
+      kind: which of the two.
+    """
+    reduce, combine = (jnp.max, jnp.maximum) if kind == 'max' else (jnp.sum, jnp.add)
+
+    def over_lanes(x: Array) -> Array:
+        return jnp.broadcast_to(reduce(x, axis=1, keepdims=True), x.shape)
+
+    if block >= LANES:
+        whole = over_lanes(x)
+        return whole if block == LANES else combine(whole, _of_the_other_row(whole))
+    part = _divide(iota(x.shape, 1), block)
+    out = over_lanes(jnp.where(part == 0, x, 0))
+    for j in range(1, LANES // block):
+        out = jnp.where(part == j, over_lanes(jnp.where(part == j, x, 0)), out)
+    return out
+
+
+def block_rows(x: Array, block: int) -> Array:
+    """The number of every block, given at each of its entries, in order: f32[rows / block, 128]."""
+    row, lane = iota(x.shape, 0), iota(x.shape, 1)
+    if block >= LANES:
+        rows = block // LANES
+        mine = (_modulo(lane, LANES) == _modulo(_divide(row, rows), LANES)) & (
+            _modulo(row, rows) == 0
+        )
+        return _sum_rows(jnp.where(mine, x, 0), LANES * rows)
+    per_row = LANES // block
+    group = LANES // per_row
+    spread = jnp.zeros_like(x)  # lane l has the number of block l modulo per_row of its row
+    for j in range(per_row):
+        number = jnp.broadcast_to(x[:, j * block : j * block + 1], x.shape)
+        spread = jnp.where(_modulo(lane, per_row) == j, number, spread)
+    mine = _divide(lane, per_row) == _modulo(row, group)
+    return _sum_rows(jnp.where(mine, spread, 0), group)
+
+
+def iota(shape: tuple[int, ...], axis: int) -> Array:
+    """The place of every entry along an axis."""
+    return lax.broadcasted_iota(jnp.int32, shape, axis)
+
+
+def _halves(bits: int) -> tuple[Array, Array]:
+    """Two matrices whose products with codes are the lower and the upper 16 bits of words.
+
+    bf16[128, 128]; column c gives word c modulo `per_row` of a row.
+    """
+    per_word, per_row = WORD_BITS // bits, LANES * bits // WORD_BITS
+    lane, column = iota((LANES, LANES), 0), iota((LANES, LANES), 1)
+    place = _modulo(lane, per_word)
+    mine = _divide(lane, per_word) == _modulo(column, per_row)
+    power = (1 << (bits * _modulo(place, per_word // 2))).astype(jnp.float32)
+    low, high = (mine & (_divide(place, per_word // 2) == half) for half in (0, 1))
+    return (
+        jnp.where(low, power, 0).astype(jnp.bfloat16),
+        jnp.where(high, power, 0).astype(jnp.bfloat16),
+    )
+
+
+def _of_the_other_row(x: Array) -> Array:
+    """Rows 0 and 1, 2 and 3 and so on exchanged."""
+    up, down = jnp.roll(x, -1, axis=0), jnp.roll(x, 1, axis=0)
+    return jnp.where(_modulo(iota(x.shape, 0), 2) == 0, up, down)
+
+
+def _sum_rows(x: Array, group: int) -> Array:
+    """Sums over every `group` rows."""
+    return x.reshape(-1, group, LANES).sum(1)
+
+
+# Python's operators on signed integers cost more: they round to minus infinity.
+def _divide(x: Array, divisor: int) -> Array:
+    return x >> (divisor.bit_length() - 1)
+
+
+def _modulo(x: Array, divisor: int) -> Array:
+    return x & (divisor - 1)

@@ -1,0 +1,170 @@
+"""One pass over an array: reads every entry once and writes codes, numbers of blocks and the rest.
+
+A kernel is a function of a tile of 256 rows of 128 entries. `sweep` runs it on all tiles, in order,
+with the transfers from and to memory behind the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from gradzip._axes import vary_like
+from gradzip._base import Array
+from gradzip._compat import like_varying
+from gradzip._kernels.mosaic.lanes import LANES, SUBLANES, block_rows, iota, pack_rows
+from gradzip._kernels.words import WORD_BITS, words_for
+
+ROWS = 256  # of a tile
+TILES = 8  # that are in on-chip memory at a time: a megabyte of float32
+WHOLE = SUBLANES * LANES  # an array of a multiple of these entries is rows of lanes as it lies
+
+
+class Tile(NamedTuple):
+    """What a kernel makes of a tile. The shapes of all arrays are [256, 128]."""
+
+    codes: tuple[Array, ...] = ()  # i32, of the widths that `sweep` was told
+    blocks: tuple[Array, ...] = ()  # f32, the number of its block at each entry
+    sums: tuple[Array, ...] = ()  # f32, to be summed over all entries
+    rest: Array | None = None  # f32, written in the place of x
+
+
+class Swept(NamedTuple):
+    """What `sweep` returns."""
+
+    words: tuple[Array, ...]  # u32[words], flat
+    blocks: tuple[Array, ...]  # f32[blocks]
+    sums: tuple[Array, ...]  # f32[parts], whose sum is that over all entries
+    rest: Array | None  # f32[n]
+
+
+Kernel = Callable[[Array, Array, list[Array], list[Array]], Tile]
+
+
+def sweep(
+    kernel: Kernel,
+    x: Array,
+    words: Array | None = None,
+    floats: Array | None = None,
+    *,
+    bits: tuple[int, ...] = (),
+    blocks: tuple[int, ...] = (),
+    sums: int = 0,
+    rest: bool = False,
+) -> Swept:
+    """Runs a kernel on all tiles of a flat array.
+
+    Args:
+      kernel: from a tile f32[256, 128], the place of each of its entries in the array as i32, and
+        the scalars to a `Tile`. Entries after the end of the array are zeros.
+      x: f32[n].
+      words: scalars for the kernel, u32[k].
+      floats: scalars for the kernel, f32[k].
+      bits: the widths of the codes: 1, 2, 4 or 8.
+      blocks: the lengths of the blocks that the kernel gives numbers for, from `lanes.BLOCKS`.
+      sums: how many sums the kernel gives.
+      rest: whether the kernel gives a rest. It takes the place of x if x is not used afterwards.
+    """
+    size = x.size
+    words = jnp.zeros(1, jnp.uint32) if words is None else words
+    floats = jnp.zeros(1, jnp.float32) if floats is None else floats
+    # Without the barrier, XLA computes x as an array of another shape than the one that it
+    # replaces, so that it has to be copied.
+    x = lax.optimization_barrier(x)
+    entries = jnp.pad(x, (0, -size % WHOLE)).reshape(-1, LANES)
+    operands = (vary_like(words, x), vary_like(floats, x), entries)
+    shapes = _shapes(entries.shape[0], bits, blocks, sums, rest)
+    out = pl.pallas_call(
+        _body(kernel, entries.shape[0], bits, blocks, sums, rest),
+        grid=(_grid(entries.shape[0]),),
+        in_specs=[_SCALARS, _SCALARS, _rows(TILES * ROWS)],
+        out_specs=[_rows(rows) for _, _, rows in shapes],
+        out_shape=[like_varying((total, LANES), dtype, x) for total, dtype, _ in shapes],
+        input_output_aliases={2: len(shapes) - 1} if rest else {},
+    )(*operands)
+    flat = [part.reshape(-1) for part in out]
+    cut = [words_for(size, b) for b in bits] + [-(-size // block) for block in blocks]
+    flat[: len(cut)] = [part[:count] for part, count in zip(flat, cut, strict=False)]
+    first, second = len(bits), len(cut)
+    return Swept(
+        tuple(flat[:first]),
+        tuple(flat[first:second]),
+        tuple(flat[second : second + sums]),
+        flat[-1][:size] if rest else None,
+    )
+
+
+_SCALARS = pl.BlockSpec(memory_space=pltpu.SMEM)
+
+
+def _rows(count: int) -> pl.BlockSpec:
+    return pl.BlockSpec((count, LANES), lambda i: (i, 0))
+
+
+def _grid(rows: int) -> int:
+    return -(-rows // (TILES * ROWS))
+
+
+def _shapes(
+    rows: int, bits: tuple[int, ...], blocks: tuple[int, ...], sums: int, rest: bool
+) -> list[tuple[int, type, int]]:
+    """Rows in all, dtype and rows of a step, of every result."""
+    step = TILES * ROWS
+    packed = [(-(-rows * b // WORD_BITS), jnp.uint32, step * b // WORD_BITS) for b in bits]
+    numbers = [(-(-rows // block), jnp.float32, step // block) for block in blocks]
+    summed = [(_grid(rows) * SUBLANES, jnp.float32, SUBLANES)] * sums
+    return [*packed, *numbers, *summed, *[(rows, jnp.float32, step)] * rest]
+
+
+def _body(
+    kernel: Kernel, rows: int, bits: tuple[int, ...], blocks: tuple[int, ...], sums: int, rest: bool
+) -> Callable[..., None]:
+    """The kernel of one step: `TILES` tiles."""
+
+    def body(words_ref: Any, floats_ref: Any, x_ref: Any, *refs: Any) -> None:
+        step = pl.program_id(0)
+        words = [words_ref[i] for i in range(words_ref.shape[0])]
+        floats = [floats_ref[i] for i in range(floats_ref.shape[0])]
+        packed, numbers = refs[: len(bits)], refs[len(bits) : len(bits) + len(blocks)]
+
+        def one(tile: Any, totals: tuple[Array, ...]) -> tuple[Array, ...]:
+            first = (step * TILES + tile) * ROWS
+            here = pl.ds(pl.multiple_of(tile * ROWS, ROWS), ROWS)
+            row = first + iota((ROWS, LANES), 0)
+            # After the end of the array there is what was in on-chip memory before.
+            x = jnp.where(row < rows, x_ref[here, :], 0)
+            made = kernel(x, row * LANES + iota((ROWS, LANES), 1), words, floats)
+            for ref, codes, b in zip(packed, made.codes, bits, strict=True):
+                _store(ref, tile, pack_rows(codes, b))
+            for ref, number, block in zip(numbers, made.blocks, blocks, strict=True):
+                _store(ref, tile, [block_rows(number, block)])
+            if rest:
+                refs[-1][here, :] = made.rest
+            parts = [s.reshape(-1, SUBLANES, LANES).sum(0) for s in made.sums]
+            return tuple(total + part for total, part in zip(totals, parts, strict=True))
+
+        zeros = tuple(jnp.zeros((SUBLANES, LANES), jnp.float32) for _ in range(sums))
+        totals = lax.fori_loop(0, TILES, one, zeros)
+        start = len(bits) + len(blocks)
+        for ref, total in zip(refs[start : start + sums], totals, strict=True):
+            ref[...] = total
+
+    return body
+
+
+def _store(ref: Any, tile: Any, parts: list[Array]) -> None:
+    """Writes what a tile makes: some rows, or the even and the odd ones."""
+    rows, count = sum(part.shape[0] for part in parts), len(parts)
+    start = pl.multiple_of(tile * rows, rows)
+    for i, part in enumerate(parts):
+        where = pl.ds(start + i, rows // count, count) if count > 1 else pl.ds(start, rows)
+        ref[where, :] = part if part.dtype == ref.dtype else _bits(part)
+
+
+def _bits(words: Array) -> Array:
+    return lax.bitcast_convert_type(words, jnp.uint32)

@@ -1,0 +1,95 @@
+"""The kernels for TPU compute what the plain forms compute. Here they are interpreted on the CPU."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.experimental import pallas as pl
+
+import gradzip as gz
+from gradzip._compressors import quantizer
+from gradzip._kernels.mosaic import decoders, sweep
+from tests.test_kernels import inputs
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
+KEY = jax.random.key(3)
+WORKERS = 3
+TILES = 2  # in a step of a kernel, instead of eight
+STEPS = 2 * TILES * 256 * 128 + 37  # entries for two steps, a part of a third, and a tail
+QUANTIZERS = {
+    'sign': gz.ScaledSign(),
+    'one bit': gz.OneBit(),
+    'natural': gz.Natural(),
+    'ternary': gz.Ternary('l2'),
+    'one scale': gz.QSGD(7, block=None),
+    'qsgd': gz.QSGD(7),
+    'qsgd, l2': gz.QSGD(1, block=128, norm='l2'),
+    'int': gz.Int(8),
+    'nearest': gz.Int(4, block=32, rounding='nearest'),
+}
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Every leaf gets the form for TPU, whatever its size, and kernels are interpreted."""
+
+    def on_tpu(*args, default, tpu=None, **_):
+        return (tpu or default)(*args)
+
+    monkeypatch.setattr(quantizer, 'fused', lambda size, dtype: size > 0)
+    monkeypatch.setattr(lax, 'platform_dependent', on_tpu)
+    monkeypatch.setattr(sweep, 'TILES', TILES)
+    monkeypatch.setattr(decoders, 'MOST_ROWS', TILES * sweep.ROWS)
+    monkeypatch.setattr(pl, 'pallas_call', functools.partial(pl.pallas_call, interpret=True))
+
+
+def under_a_memory(compressor, x, keys):
+    """What one worker sends and loses, and the mean over three that send the same."""
+    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    own = compressor.contractive(like)
+    sent, lost = own.message(x, keys[0])
+    same = jax.tree.map(lambda a: jnp.stack([a] * WORKERS), sent)
+    return sent, lost, own.decode_mean(same, like, keys)
+
+
+def there_and_back(compressor, x, keys):
+    """What is sent without a memory, and what that stands for."""
+    sent = compressor.encode(x, keys[0])
+    return sent, compressor.decode(sent, jax.ShapeDtypeStruct(x.shape, x.dtype), keys[0])
+
+
+def check(function, compressor, cases, request):
+    """Words are equal in both forms, and numbers but for the order of sums."""
+    keys = jax.random.split(KEY, WORKERS)
+    plain = jax.jit(functools.partial(function, compressor))
+    expected = {name: plain(x, keys) for name, x in cases.items()}
+    request.getfixturevalue('kernels')
+    swept = jax.jit(lambda x, keys: function(compressor, x, keys))  # not the same function again
+    for name, x in cases.items():
+        unit = np.max(np.abs(x), initial=0, where=np.isfinite(x))
+        got = swept(x, keys)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected[name]), strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            a, b = np.asarray(a), np.asarray(b)
+            finite = np.isfinite(a)
+            np.testing.assert_array_equal(finite, np.isfinite(b), name)
+            if a.dtype == np.uint32:
+                np.testing.assert_array_equal(a, b, name)
+            else:
+                near = {'rtol': 1e-5, 'atol': 1e-6 * unit, 'err_msg': name}
+                np.testing.assert_allclose(a[finite], b[finite], **near)
+
+
+@pytest.mark.parametrize('name', QUANTIZERS)
+def test_kernels_equal_the_plain_forms(name, request):
+    check(under_a_memory, QUANTIZERS[name], inputs(1057, 'float32'), request)
+
+
+@pytest.mark.parametrize('name', ['one bit', 'natural', 'qsgd'])
+def test_the_steps_of_a_kernel_meet(name, request):
+    x = inputs(STEPS, 'float32')['normal']
+    check(there_and_back, QUANTIZERS[name], {'normal': x}, request)
