@@ -1,3 +1,7 @@
 """Kernels for TPU, written with Pallas. Each has a plain form elsewhere that computes the same."""
 
-from gradzip._kernels.mosaic import decoders as decoders, encoders as encoders
+from gradzip._kernels.mosaic import (
+    decoders as decoders,
+    encoders as encoders,
+    rotations as rotations,
+)
