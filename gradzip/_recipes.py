@@ -58,11 +58,9 @@ def compressed_adam(
 
     Example:
       >>> import jax.numpy as jnp, gradzip as gz
-      >>> tx = gz.compressed_adam(0.1, None, gz.TopK(0.5))
-      >>> params = jnp.zeros(2)
-      >>> update, state = tx.update(jnp.array([1.0, 2.0]), tx.init(params), params)
-      >>> [round(float(u), 4) for u in update]
-      [0.0, -0.1]
+      >>> tx = gz.compressed_adam(1e-3, 'data', weight_decay=0.1)
+      >>> tx.init(jnp.zeros(2))[0].error.axes  # each worker has a memory
+      ('data',)
     """
     memory = error_feedback(scheme, axis_name, key=key)
     adam = optax.adamw(learning_rate, b1=0.0, b2=b2, eps=eps, weight_decay=weight_decay)
