@@ -34,7 +34,7 @@ from gradzip._compressors.sparse import Sparse as Sparse
 from gradzip._positions import Positions as Positions
 
 # states
-from gradzip._data_parallel import Training as Training
+from gradzip._step import Training as Training
 from gradzip._delay import DelayState as DelayState
 from gradzip._feedback.compress import CompressState as CompressState
 from gradzip._feedback.ef21 import EF21State as EF21State

@@ -19,6 +19,7 @@ LAYERS = [
     ['advice', 'feedback', 'hierarchy', 'wrappers'],
     ['delay'],
     ['delay_models', 'metrics', 'traffic'],
+    ['step'],
     ['agreement', 'leaves', 'replication'],
     ['validation'],
     ['reducers'],
