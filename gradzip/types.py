@@ -36,7 +36,7 @@ from gradzip._narrow import Int8Blocks as Int8Blocks
 from gradzip._positions import Positions as Positions
 
 # states
-from gradzip._data_parallel import Training as Training
+from gradzip._step import Training as Training
 from gradzip._delay import DelayState as DelayState
 from gradzip._feedback.compress import CompressState as CompressState
 from gradzip._feedback.dgc import DGCState as DGCState

@@ -20,6 +20,7 @@ LAYERS = [
     ['citation', 'delay', 'fragments'],
     ['delay_models', 'metrics'],
     ['traffic'],
+    ['step'],
     ['agreement', 'leaves', 'replication'],
     ['validation'],
     ['reducers'],
