@@ -50,8 +50,13 @@ from gradzip._feedback.iag import iag as iag
 from gradzip._feedback.marina import marina as marina
 from gradzip._feedback.marina import marina_grads as marina_grads
 
+# what is done: recipes
+from gradzip._recipes import compressed_adam as compressed_adam
+
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
+from gradzip._local_steps import local_params as local_params
+from gradzip._local_steps import local_steps as local_steps
 from gradzip._one_bit_adam import scale_by_frozen_adam as scale_by_frozen_adam
 from gradzip._one_bit_adam import shared_momentum as shared_momentum
 from gradzip._per_shard import per_shard as per_shard

@@ -84,10 +84,15 @@ def scaled_sign(x: np.ndarray) -> np.ndarray:
 
 
 def natural(x: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Horvath et al., arXiv 1905.10988, definition 1: (1 + m) 2^e goes up with probability m."""
+    """Horvath et al., arXiv 1905.10988, definition 1: (1 + m) 2^e goes up with probability m.
+
+    Denormal entries become zero. Infinity and NaN, of which the paper says nothing, stay.
+    """
     out = np.zeros_like(x)
     for i, v in enumerate(x):
-        if v != 0:
+        if not np.isfinite(v):
+            out[i] = v
+        elif abs(v) >= np.finfo(x.dtype).smallest_normal:
             half, e = np.frexp(abs(v))  # v = half 2^e, half in [1/2, 1)
             up = draws[i] < 0 if half == 0.5 else 1 - draws[i] <= 2 * half - 1
             out[i] = np.sign(v) * 2.0 ** (e - 1 + up)

@@ -246,9 +246,14 @@ def test_scaled_sign(x):
 
 def test_natural():
     x, key = np.random.default_rng(0).normal(size=70).astype(np.float32), jax.random.key(3)
+    tiny = np.finfo(np.float32).smallest_normal
     x[3:6] = 0, 4, -0.5
+    x[6:10] = np.nan, -np.nan, np.inf, -np.inf
+    x[10:14] = -0.0, tiny / 2, -tiny / 2, -tiny
     draws = np.asarray(noise.bits(key, (70,)) >> 9) / 2.0**23
-    np.testing.assert_array_equal(decoded(gz.Natural(), x, key), reference.natural(x, draws))
+    got, expected = decoded(gz.Natural(), x, key), reference.natural(x, draws)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(np.signbit(got[8:14]), [False, True, False, False, False, True])
 
 
 @pytest.mark.parametrize('bits', [2, 4, 8])

@@ -15,7 +15,10 @@ from gradzip._kernels.words import unpack
 
 
 class Powers(NamedTuple):
-    """The sign and exponent bits of every entry, as in IEEE 754, packed, and one scale."""
+    """The sign and exponent bits of every entry, as in IEEE 754, packed, and one scale.
+
+    The sign bit alone, which would be a negative zero, stands for NaN.
+    """
 
     codes: Array  # u32[words]
     scale: Array  # f[], a factor of all entries; 1 unless a memory asked for another
@@ -31,8 +34,8 @@ class Natural(Compressor):
     Payload: one code of 9 bits (12 for float64) for each entry, and one scale; 9 n / 8 + 4 bytes
       for n float32 entries.
 
-    Guarantee: unbiased with omega = 1/8 for every leaf. Denormal entries count as zero, an entry
-      above 2**127 may become infinite, and NaN decodes to infinity.
+    Guarantee: unbiased with omega = 1/8 for every leaf. Denormal entries count as zero, zeros lose
+      their sign, an entry above 2**127 may become infinite, and infinity and NaN stay themselves.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -72,7 +75,11 @@ class Natural(Compressor):
 
 
 class _Layout:
-    """The places of the bits of a float: sign and exponent are the code, the mantissa is below."""
+    """The places of the bits of a float: sign and exponent are the code, the mantissa is below.
+
+    Infinity has a code like every power of two. NaN would need a bit of the mantissa, so it has the
+    code of a negative zero, and both zeros have the code 0.
+    """
 
     def __init__(self, dtype: Any) -> None:
         info = jnp.finfo(dtype)
@@ -80,19 +87,22 @@ class _Layout:
         self.dtype = info.dtype
         self.mantissa = info.nmant
         self.bits = info.bits - info.nmant
+        self.nan = 1 << self.bits - 1  # the sign bit of a code
         self.spare = max(0, 32 - info.nmant)  # random bits that a word has more than the mantissa
         self.missing = max(0, info.nmant - 32)  # low bits of the mantissa that get no random bit
 
     def code(self, x: Array, draws: Array) -> Array:
         """u32 codes of entries, given a random word for each."""
         word = lax.bitcast_convert_type(x, self.word)
-        exponent = (word >> self.mantissa) & ((1 << self.bits - 1) - 1)
-        normal = (exponent > 0) & (exponent < (1 << self.bits - 1) - 1)
+        magnitude = word & ((self.nan << self.mantissa) - 1)
+        infinity = (self.nan - 1) << self.mantissa
         draws = draws.astype(self.word) << self.missing
-        # A carry out of the mantissa gives the next power. Infinity and NaN must not be changed.
-        word = jnp.where(normal, word + draws, word)
-        return (word >> self.mantissa).astype(jnp.uint32)
+        # A carry out of the mantissa gives the next power. Infinity must not be changed.
+        code = jnp.where(magnitude < infinity, word + draws, word) >> self.mantissa
+        code = jnp.where(magnitude < 1 << self.mantissa, 0, code)
+        return jnp.where(magnitude > infinity, self.nan, code).astype(jnp.uint32)
 
     def value(self, codes: Array) -> Array:
         """The powers that codes stand for."""
-        return lax.bitcast_convert_type(codes.astype(self.word) << self.mantissa, self.dtype)
+        powers = lax.bitcast_convert_type(codes.astype(self.word) << self.mantissa, self.dtype)
+        return jnp.where(codes == self.nan, jnp.nan, powers)

@@ -1,4 +1,8 @@
-"""One function on many arrays, compiled once for all arrays of a shape."""
+"""One function on many arrays, compiled once for all arrays of a shape.
+
+XLA:CPU compiles equal kernels once, so that the calls for large arrays of one shape cost little
+time to compile. A loop over small ones saves the rest, in which XLA handles every operation.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Like
+from gradzip._kernels.parts import entries
 
 # A loop over arrays of one shape compiles its body once, but copies the arrays in and out. It pays
 # if there are at least so many of a shape and they are small, or if a selection takes long to
@@ -33,14 +38,16 @@ def each(function: Callable, likes: list[Like], largest: float, *columns: list) 
         groups.setdefault((like.shape, like.dtype), []).append(i)
     out: list = [None] * len(likes)
     for members in groups.values():
-        one = functools.partial(function, likes[members[0]])
+        one = jax.jit(functools.partial(function, likes[members[0]]))  # traced once
         rows = [[column[i] for column in columns] for i in members]
         if len(members) < FEWEST_ALIKE or likes[members[0]].size > largest:
             results = [one(*row) for row in rows]
         else:
             stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
             found = lax.map(lambda row, one=one: one(*row), stacked)
-            results = [jax.tree.map(lambda a, j=j: a[j], found) for j in range(len(members))]
+            leaves, treedef = jax.tree.flatten(found)
+            split = zip(*(entries(leaf) for leaf in leaves), strict=True)
+            results = [treedef.unflatten(parts) for parts in split]
         for i, result in zip(members, results, strict=True):
             out[i] = result
     return out
