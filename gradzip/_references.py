@@ -197,7 +197,7 @@ PAPERS: dict[str, Paper] = {
     '2505.23725': Paper(
         2025,
         '{MuLoCo}: {Muon} is a Practical Inner Optimizer for {DiLoCo}',
-        r"Th{\'e}rien, Benjamin and Huang, Xiaolong and Rish, Irina and Belilovsky, Eugene",
+        r'Th{\'e}rien, Benjamin and Huang, Xiaolong and Rish, Irina and Belilovsky, Eugene',
     ),
     '2508.15706': Paper(
         2025,
