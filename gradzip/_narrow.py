@@ -47,7 +47,7 @@ def check_dtype(owner: str, dtype: Any) -> Any:
         known = jnp.dtype(dtype)
     except TypeError:
         known = None
-    if known not in (*WIDE, BFLOAT16, INT8) or dtype in (int, float):
+    if known not in (*WIDE, BFLOAT16, INT8):
         raise TypeError(
             f"{owner}(memory_dtype=...) must be 'float32', 'float64', 'bfloat16' or 'int8'; got "
             f'{dtype!r}.'

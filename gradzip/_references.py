@@ -73,6 +73,11 @@ PAPERS: dict[str, Paper] = {
         'Deep Gradient Compression: Reducing the Communication Bandwidth for Distributed Training',
         'Lin, Yujun and Han, Song and Mao, Huizi and Wang, Yu and Dally, William J.',
     ),
+    '1808.07217': Paper(
+        2018,
+        "Don't Use Large Mini-Batches, Use Local {SGD}",
+        'Lin, Tao and Stich, Sebastian U. and Patel, Kumar Kshitij and Jaggi, Martin',
+    ),
     '1809.07599': Paper(
         2018,
         'Sparsified {SGD} with Memory',
@@ -169,6 +174,11 @@ PAPERS: dict[str, Paper] = {
         'Momentum Provably Improves Error Feedback!',
         r'Fatkhullin, Ilyas and Tyurin, Alexander and Richt{\'a}rik, Peter',
     ),
+    '2311.08105': Paper(
+        2023,
+        '{DiLoCo}: Distributed Low-Communication Training of Language Models',
+        'Douillard, Arthur and others',
+    ),
     '2311.05645': Paper(
         2023,
         '{EControl}: Fast Distributed Optimization with Compression and Error Control',
@@ -178,6 +188,16 @@ PAPERS: dict[str, Paper] = {
         2024,
         '{DeMo}: Decoupled Momentum Optimization',
         'Peng, Bowen and Quesnelle, Jeffrey and Kingma, Diederik P.',
+    ),
+    '2501.18512': Paper(
+        2025,
+        'Streaming {DiLoCo} with Overlapping Communication: Towards a Distributed Free Lunch',
+        'Douillard, Arthur and others',
+    ),
+    '2505.23725': Paper(
+        2025,
+        '{MuLoCo}: {Muon} is a Practical Inner Optimizer for {DiLoCo}',
+        r'Th{\'e}rien, Benjamin and Huang, Xiaolong and Rish, Irina and Belilovsky, Eugene',
     ),
     '2508.15706': Paper(
         2025,

@@ -165,10 +165,7 @@ ROWS: dict[str, Row] = {
     'econtrol': Row(lambda axis: gz.econtrol(gz.TopK(0.2), axis, eta=0.2)),
     'diana': Row(lambda axis: gz.diana(gz.Gather(gz.RandK(0.2)), axis, key=0)),
     'marina': Row(
-        lambda axis: half_of_gradients_as_previous(
-            gz.marina(gz.Gather(gz.RandK(0.2)), axis, key=0)
-        ),
-        representative=True,
+        lambda axis: half_of_gradients_as_previous(gz.marina(gz.Gather(gz.RandK(0.2)), axis, key=0))
     ),
     'one-bit adam': Row(
         lambda axis: optax.chain(

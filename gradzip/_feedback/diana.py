@@ -44,7 +44,7 @@ def diana(
     where h is the mean of the shifts before the step, which every worker keeps too. The shifts
     start at zero and approach the workers' gradients at the solution, so that the noise of the
     compression vanishes, also where the workers' losses have different minimisers. Updates are
-    unbiased estimates of the mean gradient at every step.
+    unbiased estimates of the mean gradient at every step. `gradzip.theory.diana` gives a step size.
 
     A bare `RandK` or `Bernoulli` stands for `Sum`, whose workers share their randomness. The
     theorem divides the variance by the number of workers only if they draw independently, as under

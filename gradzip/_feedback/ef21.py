@@ -43,7 +43,8 @@ def ef21(
         c_w = C(g_w - h_w);   h_w = h_w + c_w;   u = h = h + mean_w c_w
 
     The estimates start at zero. With exact gradients the differences vanish in time, so that every
-    contractive compressor converges to the right point with a constant step-size.
+    contractive compressor converges to the right point with a constant step-size, such as that of
+    `gradzip.theory.ef21`.
 
     With noisy gradients, pass `momentum=eta`. Each worker then sends the change of an average of
     its gradients (EF21-SGDM), which starts at the first gradient and is not debiased:

@@ -43,7 +43,7 @@ def marina(
     where g_w is the gradient at this step's parameters and g'_w the gradient of the same batch at
     those of the step before. Pass it as `tx.update(grads, state, params, previous_grads=...)`;
     `marina_grads` computes both. One coin decides for all workers. The noise vanishes as the
-    parameters come to rest.
+    parameters come to rest. `gradzip.theory.marina` gives a step size.
 
     The two branches send different amounts, of which one is taken at run time. `step_bytes` and
     `wire_bytes` count the larger, the full gradient. The mean over many steps is
