@@ -11,6 +11,10 @@ from jax import lax
 from gradzip import _checks as checks
 from gradzip._base import Array, Key, Like, Payload, like_of, widest
 from gradzip._compose import Wrapper
+from gradzip._kernels.platform import choose
+
+LANES = 128
+WIDE_FROM = 1 << 16  # entries; programs for TPU get other forms for larger leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,21 +71,60 @@ class DCT(Wrapper):
     def _back(self, coefficients: Array, like: Like) -> Array:
         return self._transform(coefficients, inverse=True).reshape(like.shape).astype(like.dtype)
 
+    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        if x.size <= WIDE_FROM:
+            return super().message(x, key)
+        return choose(x, key, default=_message, tpu=_message_in_turn, how=self)
+
     def _transform(self, x: Array, *, inverse: bool) -> Array:
         """D x or D' x, block by block: f[n]."""
         flat = x.ravel().astype(self.inner_like(like_of(x)).dtype)
         whole = flat.size // self.block * self.block
-        head = _rotated(flat[:whole].reshape(-1, self.block), inverse).ravel()
+        head = self._whole_blocks(flat[:whole], inverse)
         if whole == flat.size:
             return head
         return jnp.concatenate([head, _rotated(flat[whole:].reshape(1, -1), inverse).ravel()])
 
+    def _whole_blocks(self, flat: Array, inverse: bool) -> Array:
+        how = {'block': self.block, 'inverse': inverse}
+        if flat.size <= WIDE_FROM or LANES % self.block or flat.size % LANES:
+            return _in_rows(flat, **how)
+        return choose(flat, default=_in_rows, tpu=_in_lanes, **how)
+
+
+def _message(x: Array, key: Key, *, how: DCT) -> tuple[Payload, Array]:
+    return Wrapper.message(how, x, key)
+
+
+def _message_in_turn(x: Array, key: Key, *, how: DCT) -> tuple[Payload, Array]:
+    """The same with x - D'C(D x) = D'(D x - C(D x)), which needs no decoding."""
+    payload, lost = how.compressor.message(how._transform(x, inverse=False), key)
+    return payload, how._back(lost, like_of(x))
+
+
+def _in_rows(flat: Array, *, block: int, inverse: bool) -> Array:
+    return _rotated(flat.reshape(-1, block), inverse).ravel()
+
+
+def _in_lanes(flat: Array, *, block: int, inverse: bool) -> Array:
+    """The transforms of the blocks in rows of 128 entries, as one product.
+
+    TPU keeps rows of 128 entries without padding.
+    """
+    matrix = np.kron(np.eye(LANES // block), _matrix(block))
+    rows = lax.optimization_barrier(flat).reshape(-1, LANES)
+    return _product(rows, matrix, inverse).ravel()
+
 
 def _rotated(rows: Array, inverse: bool) -> Array:
-    matrix = jnp.asarray(_matrix(rows.shape[1]), rows.dtype)
+    return _product(rows, _matrix(rows.shape[1]), inverse)
+
+
+def _product(rows: Array, matrix: np.ndarray, inverse: bool) -> Array:
     # With the default precision of some accelerators, entries would be rounded to bfloat16, and
     # the transform would not be orthonormal.
-    return jnp.matmul(rows, matrix if inverse else matrix.T, precision=lax.Precision.HIGHEST)
+    right = jnp.asarray(matrix if inverse else matrix.T, rows.dtype)
+    return jnp.matmul(rows, right, precision=lax.Precision.HIGHEST)
 
 
 def _matrix(size: int) -> np.ndarray:

@@ -6,21 +6,33 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradzip import _blocks as blocks, _checks as checks
-from gradzip._base import Array, Compressor, Key, Like
+from gradzip import _blocks as blocks, _checks as checks, _noise as noise
+from gradzip._base import Array, Key, Like, like_of
 from gradzip._compressors.integers import Quantized
-from gradzip._compressors.rotated import block_for, rotate, rotate_back, rotated_like
+from gradzip._compressors.quantizer import Quantizer
+from gradzip._compressors.rotated import (
+    LONGEST_BLOCK,
+    SIGNS_START,
+    block_for,
+    rotate,
+    rotate_back,
+    rotated_like,
+    swept,
+)
 from gradzip._kernels.reductions import inner_products, norm as norm_of
 from gradzip._kernels.words import pack, unpack
 
+SWEPT_BITS = (1, 2, 4)  # for which there are kernels
+
 
 @dataclasses.dataclass(frozen=True)
-class EDEN(Compressor):
+class EDEN(Quantizer):
     """C(v) = S R^T c, where c_i is the centroid nearest to (R v)_i.
 
     R is a random rotation (`Rotated`), after which a block of d entries is nearly Gaussian. The
@@ -66,7 +78,11 @@ class EDEN(Compressor):
         checks.integer('EDEN', 'bits', self.bits, 1, 5)
         checks.one_of('EDEN', 'scale', self.scale, ('unbiased', 'nearest'))
 
-    def encode(self, x: Array, key: Key) -> Quantized:
+    @property
+    def code_bits(self) -> int:
+        return self.bits
+
+    def _encode(self, x: Array, key: Key) -> Quantized:
         rotated, block = rotate(x, key), block_for(x.size)
         norm = norm_of(rotated, block)
         to_unit = blocks.reciprocal(norm) * math.sqrt(block)
@@ -80,11 +96,36 @@ class EDEN(Compressor):
             scale = norm / math.sqrt(block) * inner / jnp.where(energy == 0, 1, energy)
         return Quantized(pack(codes, self.bits), scale)
 
-    def decode(self, payload: Quantized, like: Like, key: Key) -> Array:
+    def _decode(self, payload: Quantized, like: Like, key: Key) -> Array:
         rotated, block = rotated_like(like), block_for(like.size)
         codes = unpack(payload.codes, self.bits, rotated.size)
         scale = blocks.per_entry(payload.scale, block, rotated.size)
         return rotate_back(_values(codes, self.bits, scale) * scale, like, key)
+
+    def _swept(self, like: Like) -> bool:
+        return self.bits in SWEPT_BITS and swept(like)
+
+    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Quantized, Any]:
+        from gradzip._kernels.mosaic import rotations  # only programs for TPU need Pallas
+
+        del fit  # the scale says which it is
+        how = {'values': centroids(self.bits), 'bits': self.bits, 'rest': lost}
+        padded = jnp.pad(flat, (0, rotated_like(like_of(flat)).size - flat.size))
+        seeds, nearest = jnp.stack(noise.seeds(key)), self.scale == 'nearest'
+        out = rotations.eden(padded, seeds, SIGNS_START, nearest=nearest, **how)
+        rest = out.rest[: flat.size] if out.rest is not None else ()
+        return Quantized(out.words[0], out.blocks[0]), rest
+
+    def _mean(self, payloads: Quantized, size: int, keys: Key) -> Array:
+        from gradzip._kernels.mosaic import rotations  # only programs for TPU need Pallas
+
+        seeds = jax.vmap(lambda key: jnp.stack(noise.seeds(key)))(keys)
+        padded = -(-size // LONGEST_BLOCK) * LONGEST_BLOCK
+        how = {'values': centroids(self.bits), 'bits': self.bits}
+        mean = rotations.eden_mean(
+            payloads.codes, payloads.scale, seeds, SIGNS_START, padded, **how
+        )
+        return mean[:size]
 
     def delta(self, like: Like) -> float | None:
         """The constant of 'nearest', or None.

@@ -65,7 +65,8 @@ class Integral(Quantizer):
 
         return Quantized(pack_codes(code, flat, self.code_bits, block), scale)
 
-    def _decode(self, payload: Quantized, like: Like) -> Array:
+    def _decode(self, payload: Quantized, like: Like, key: Key) -> Array:
+        del key
         codes = unpack(payload.codes, self.code_bits, like.size).astype(jnp.int32)
         scale = blocks.per_entry(payload.scale, self._block(like.size), like.size)
         entries = (codes - self._grid.levels).astype(scale.dtype) * scale
@@ -129,9 +130,10 @@ class Integral(Quantizer):
         energy = jnp.sum(integer * integer)
         return scale * (jnp.sum(ratio * integer) / jnp.where(energy == 0, 1, energy))
 
-    def _mean(self, payloads: Quantized, size: int) -> Array:
+    def _mean(self, payloads: Quantized, size: int, keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
 
+        del keys
         block = self._block(size)
         one = block == size
         return decoders.mean(

@@ -75,7 +75,8 @@ class Natural(Quantizer):
         words = pack_codes(low, flat, LOW_BITS), pack_codes(high, flat, high_bits)
         return Powers(*words, scale=jnp.ones([], flat.dtype))
 
-    def _decode(self, payload: Powers, like: Like) -> Array:
+    def _decode(self, payload: Powers, like: Like, key: Key) -> Array:
+        del key
         layout = PowersOfTwo(payload.scale.dtype)
         low = unpack(payload.low, LOW_BITS, like.size)
         high = unpack(payload.high, layout.bits - LOW_BITS, like.size)
@@ -90,9 +91,10 @@ class Natural(Quantizer):
         low, high = out.words
         return Powers(low, high, jnp.full([], factor, flat.dtype)), out.rest if lost else ()
 
-    def _mean(self, payloads: Powers, size: int) -> Array:
+    def _mean(self, payloads: Powers, size: int, keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
 
+        del keys
         return decoders.mean(
             [payloads.low, payloads.high],
             [payloads.scale],

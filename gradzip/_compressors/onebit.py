@@ -70,7 +70,8 @@ class OneBit(Quantizer):
         block = blocks.block_of(x.size, self.block)
         return TwoMeans(*signs_and_two_means(blocks.wide(x), block))
 
-    def _decode(self, payload: TwoMeans, like: Like) -> Array:
+    def _decode(self, payload: TwoMeans, like: Like, key: Key) -> Array:
+        del key
         block = blocks.block_of(like.size, self.block)
         negative = unpack(payload.bits, 1, like.size) == 1
         high, low = (blocks.per_entry(mean, block, like.size) for mean in payload.means)
@@ -88,9 +89,10 @@ class OneBit(Quantizer):
         rest = flat - jnp.where(flat < 0, means[1, 0], means[0, 0]) if lost else ()
         return TwoMeans(bits, means), rest
 
-    def _mean(self, payloads: TwoMeans, size: int) -> Array:
+    def _mean(self, payloads: TwoMeans, size: int, keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
 
+        del keys
         means = [payloads.means[:, 0, 0], payloads.means[:, 1, 0]]
         words, value = [payloads.bits], decoders.one_of_two
         return decoders.mean(words, means, size, bits=(1,), block=None, value=value)

@@ -30,7 +30,7 @@ class Quantizer(Compressor):
         """Returns the payload."""
 
     @abc.abstractmethod
-    def _decode(self, payload: Payload, like: Like) -> Array:
+    def _decode(self, payload: Payload, like: Like, key: Key) -> Array:
         """Returns the entries, in the shape and dtype of `like`."""
 
     @abc.abstractmethod
@@ -41,7 +41,7 @@ class Quantizer(Compressor):
         """
 
     @abc.abstractmethod
-    def _mean(self, payloads: Payload, size: int) -> Array:
+    def _mean(self, payloads: Payload, size: int, keys: Key) -> Array:
         """Returns the mean of decoded payloads that are stacked, f32[size]."""
 
     def _swept(self, like: Like) -> bool:
@@ -64,10 +64,10 @@ class Quantizer(Compressor):
         return choose(x, key, default=_plain, tpu=_on_tpu, **how)
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
-        del key
         if not self._swept(like):
-            return self._decode(payload, like)
-        return choose(payload, default=_decoded, tpu=_decoded_on_tpu, how=self, like=_bare(like))
+            return self._decode(payload, like, key)
+        how = {'how': self, 'like': _bare(like)}
+        return choose(payload, key, default=_decoded, tpu=_decoded_on_tpu, **how)
 
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
         if not self._swept(like) or keys.shape[0] * self.code_bits > MOST_BITS:
@@ -86,7 +86,7 @@ def _plain(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tupl
     payload = how._encode(x, key)
     if fit:
         payload = how.least_squares_rescaled(x, payload, key)
-    return payload, x - how._decode(payload, like_of(x)) if lost else ()
+    return payload, x - how._decode(payload, like_of(x), key) if lost else ()
 
 
 def _on_tpu(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tuple[Payload, Any]:
@@ -97,12 +97,13 @@ def _on_tpu(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tup
     return payload, rest.reshape(x.shape) if lost else ()
 
 
-def _decoded(payload: Payload, *, how: Quantizer, like: Like) -> Array:
-    return how._decode(payload, like)
+def _decoded(payload: Payload, key: Key, *, how: Quantizer, like: Like) -> Array:
+    return how._decode(payload, like, key)
 
 
-def _decoded_on_tpu(payload: Payload, *, how: Quantizer, like: Like) -> Array:
-    return _mean_on_tpu(jax.tree.map(lambda a: a[None], payload), how, like)
+def _decoded_on_tpu(payload: Payload, key: Key, *, how: Quantizer, like: Like) -> Array:
+    payloads, keys = jax.tree.map(lambda a: a[None], (payload, key))
+    return _averaged_on_tpu(payloads, keys, how=how, like=like)
 
 
 def _averaged(payloads: Payload, keys: Key, *, how: Quantizer, like: Like) -> Array:
@@ -110,10 +111,7 @@ def _averaged(payloads: Payload, keys: Key, *, how: Quantizer, like: Like) -> Ar
 
 
 def _averaged_on_tpu(payloads: Payload, keys: Key, *, how: Quantizer, like: Like) -> Array:
-    del keys
-    return _mean_on_tpu(payloads, how, like)
+    def mean(payloads: Payload, keys: Key) -> Array:
+        return how._mean(payloads, like.size, keys)
 
-
-def _mean_on_tpu(payloads: Payload, how: Quantizer, like: Like) -> Array:
-    mean = one_at_a_time(lambda payloads: how._mean(payloads, like.size), payloads)
-    return mean.astype(like.dtype).reshape(like.shape)
+    return one_at_a_time(mean, payloads, keys).astype(like.dtype).reshape(like.shape)

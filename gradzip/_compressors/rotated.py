@@ -13,6 +13,8 @@ from jax import lax
 from gradzip import _noise as noise
 from gradzip._base import Array, Key, Like, Payload, like_of
 from gradzip._compose import Wrapper
+from gradzip._kernels.fused import fused, one_at_a_time
+from gradzip._kernels.platform import choose
 from gradzip._kernels.words import WORD_BITS, unpack
 
 LONGEST_BLOCK = 1 << 14  # rotated together by two products with matrices of 128 x 128
@@ -60,6 +62,26 @@ class Rotated(Wrapper):
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         return rotate_back(self.compressor.decode(payload, rotated_like(like), key), like, key)
 
+    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+        if not swept(like_of(x)):
+            return super().message(x, key)
+        return choose(x, key, default=_message, tpu=_message_in_turn, how=self)
+
+
+def _message(x: Array, key: Key, *, how: Rotated) -> tuple[Payload, Array]:
+    return Wrapper.message(how, x, key)
+
+
+def _message_in_turn(x: Array, key: Key, *, how: Rotated) -> tuple[Payload, Array]:
+    """The same with x - R'C(R x) = R'(R x - C(R x)), which needs no decoding."""
+    payload, lost = how.compressor.message(rotate(x, key), key)
+    return payload, rotate_back(lost, like_of(x), key)
+
+
+def swept(like: Like) -> bool:
+    """Whether programs for TPU have kernels that rotate a leaf like this."""
+    return block_for(like.size) == LONGEST_BLOCK and fused(like.size, like.dtype)
+
 
 def block_for(size: int) -> int:
     """How many entries of a leaf are rotated together."""
@@ -78,15 +100,37 @@ def rotated_like(like: Like) -> Like:
 
 def rotate(x: Array, key: Key) -> Array:
     """R x, flat and padded."""
-    like = rotated_like(like_of(x))
+    like, block = rotated_like(like_of(x)), block_for(x.size)
     flat = jnp.pad(x.ravel().astype(like.dtype), (0, like.size - x.size))
-    return _hadamard(flat * _signs(key, like), block_for(x.size))
+    if not swept(like_of(x)):
+        return _rotated(flat, key, block=block, back=False)
+    return choose(flat, key, default=_rotated, tpu=_on_tpu, block=block, back=False)
 
 
 def rotate_back(y: Array, like: Like, key: Key) -> Array:
-    """R^T y without the padding. A Hadamard matrix is its own transpose."""
-    flat = _hadamard(y, block_for(like.size)) * _signs(key, rotated_like(like))
+    """R^T y without the padding."""
+    block = block_for(like.size)
+    if not swept(like):
+        flat = _rotated(y, key, block=block, back=True)
+    else:
+        flat = choose(y, key, default=_rotated, tpu=_on_tpu, block=block, back=True)
     return flat[: like.size].astype(like.dtype).reshape(like.shape)
+
+
+def _rotated(flat: Array, key: Key, *, block: int, back: bool) -> Array:
+    """R or R^T. A Hadamard matrix is its own transpose."""
+    signs = _signs(key, like_of(flat))
+    return _hadamard(flat, block) * signs if back else _hadamard(flat * signs, block)
+
+
+def _on_tpu(flat: Array, key: Key, *, block: int, back: bool) -> Array:
+    from gradzip._kernels.mosaic import rotations  # only programs for TPU need Pallas
+
+    def turned(flat: Array, key: Key) -> Array:
+        return rotations.rotate(flat, jnp.stack(noise.seeds(key)), SIGNS_START, back=back)
+
+    assert block == LONGEST_BLOCK
+    return one_at_a_time(turned, flat, key)
 
 
 def _signs(key: Key, like: Like) -> Array:

@@ -46,7 +46,8 @@ class ScaledSign(Quantizer):
         bits, mean = signs_and_mean(blocks.wide(x))
         return Signs(bits, scale=mean)
 
-    def _decode(self, payload: Signs, like: Like) -> Array:
+    def _decode(self, payload: Signs, like: Like, key: Key) -> Array:
+        del key
         negative = unpack(payload.bits, 1, like.size) == 1
         entries = jnp.where(negative, -payload.scale, payload.scale)
         return entries.astype(like.dtype).reshape(like.shape)
@@ -59,9 +60,10 @@ class ScaledSign(Quantizer):
         rest = flat - jnp.where(jnp.signbit(flat), -mean, mean) if lost else ()
         return Signs(bits, scale=mean), rest
 
-    def _mean(self, payloads: Signs, size: int) -> Array:
+    def _mean(self, payloads: Signs, size: int, keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
 
+        del keys
         words, scales = [payloads.bits], [payloads.scale]
         return decoders.mean(words, scales, size, bits=(1,), block=None, value=decoders.signed)
 

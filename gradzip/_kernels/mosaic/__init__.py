@@ -4,5 +4,6 @@ from gradzip._kernels.mosaic import (
     columns as columns,
     decoders as decoders,
     encoders as encoders,
+    rotations as rotations,
     top_k as top_k,
 )

@@ -87,7 +87,7 @@ def _body(
         def add(first: Any, totals: Rows, count: int) -> Rows:
             """Adds what `count` workers sent, at most eight, from the worker `first` on."""
             here = pl.ds(first, count)
-            codes = [_codes(ref, here, index, b) for ref, b in zip(words, bits, strict=True)]
+            codes = [codes_of_rows(ref, here, index, b) for ref, b in zip(words, bits, strict=True)]
             shared = [_numbers(ref, here, index, block) for ref in numbers]
             for w in range(count):
                 totals = tuple(
@@ -112,7 +112,7 @@ def _body(
     lax.fori_loop(0, rows // UNIT, unit, 0)
 
 
-def _codes(ref: Any, workers: Any, index: Array, bits: int) -> list[Rows]:
+def codes_of_rows(ref: Any, workers: Any, index: Array, bits: int) -> list[Rows]:
     """The codes of 32 rows, eight at a time, for each worker."""
     group = 32 // bits  # rows in a row of words
     starts = [_multiple((index * bits + number) * LANES, LANES) for number in range(bits)]

@@ -19,6 +19,7 @@ from gradzip._base import Array
 LANES = 128
 SUBLANES = 8
 WORD_BITS = 32
+SQUARE = LANES * LANES  # entries of 128 rows
 BLOCKS = (32, 64, 128, 256)  # lengths of blocks that `over_blocks` and `block_rows` can handle
 
 
@@ -96,8 +97,14 @@ def over_blocks(x: Array, block: int, kind: Literal['max', 'sum']) -> Array:
 
 
 def block_rows(x: Array, block: int) -> Array:
-    """The number of every block, given at each of its entries, in order: f32[rows / block, 128]."""
+    """The number of every block, given at each of its entries, in order: f32[rows / block, 128].
+
+    The blocks of `SQUARE` entries are those of 128 rows. There are fewer than 128 of them, and the
+    result is one row that begins with their numbers.
+    """
     row, lane = iota(x.shape, 0), iota(x.shape, 1)
+    if block == SQUARE:
+        return jnp.sum(jnp.where(row == LANES * lane, x, 0), axis=0, keepdims=True)
     if block >= LANES:
         rows = block // LANES
         mine = (_modulo(lane, LANES) == _modulo(_divide(row, rows), LANES)) & (

@@ -87,15 +87,15 @@ def sweep(
         out_shape=[like_varying((total, LANES), dtype, x) for total, dtype, _ in shapes],
         input_output_aliases={2: len(shapes) - 1} if rest else {},
     )(*operands)
-    flat = [part.reshape(-1) for part in out]
-    cut = [words_for(size, b) for b in bits] + [-(-size // block) for block in blocks]
-    flat[: len(cut)] = [part[:count] for part, count in zip(flat, cut, strict=False)]
-    first, second = len(bits), len(cut)
+    first, second = len(bits), len(bits) + len(blocks)
     return Swept(
-        tuple(flat[:first]),
-        tuple(flat[first:second]),
-        tuple(flat[second : second + sums]),
-        flat[-1][:size] if rest else None,
+        tuple(part.reshape(-1)[: words_for(size, b)] for part, b in zip(out, bits, strict=False)),
+        tuple(
+            part[:, : ROWS * LANES // block].reshape(-1)[: -(-size // block)]
+            for part, block in zip(out[first:], blocks, strict=False)
+        ),
+        tuple(part.reshape(-1) for part in out[second : second + sums]),
+        out[-1].reshape(-1)[:size] if rest else None,
     )
 
 
@@ -116,7 +116,9 @@ def _shapes(
     """Rows in all, dtype and rows of a step, of every result."""
     step = TILES * ROWS
     packed = [(-(-rows * b // WORD_BITS), jnp.uint32, step * b // WORD_BITS) for b in bits]
-    numbers = [(-(-rows // block), jnp.float32, step // block) for block in blocks]
+    numbers = [
+        (-(-rows // b), jnp.float32, step // b) for b in (min(block, ROWS) for block in blocks)
+    ]
     summed = [(_grid(rows) * SUBLANES, jnp.float32, SUBLANES)] * sums
     return [*packed, *numbers, *summed, *[(rows, jnp.float32, step)] * rest]
 
