@@ -102,6 +102,7 @@ def test_the_exchange_of_a_late_gradient_is_beside_the_products(late):
 # Of the memory form: passes over memory, temporaries in leaves and kernels, at most.
 CEILINGS = {
     'TopK(0.01)': (5.5, 0.25, 210),
+    'BlockTopK(32, 4096)': (6.2, 0.2, 40),
     'ColumnMax(104)': (4.3, 0.1, 12),
     'RandK(0.01)': (3.3, 0.1, 10),
     'RandBlock(0.01)': (3.3, 0.1, 10),
