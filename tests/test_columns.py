@@ -47,9 +47,8 @@ def test_dense_and_sparse_means_are_equal(n):
     xs = np.random.default_rng(0).standard_normal((3, n)).astype(np.float32)
     like = jax.ShapeDtypeStruct((n,), jnp.float32)
     payloads = jax.vmap(lambda x: scheme.encode(x, key))(xs)
-    sparse = [
-        scheme.decode(jax.tree.map(lambda a, i=i: a[i], payloads), like, key) for i in range(3)
-    ]
+    each = [jax.tree.map(lambda a, i=i: a[i], payloads) for i in range(3)]
+    sparse = [scheme.decode(payload, like, key) for payload in each]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.lax, 'platform_dependent', lambda *args, cpu, default: default(*args))
         dense = scheme.decode_mean(payloads, like, jax.random.split(key, 3))
