@@ -7,6 +7,7 @@ from gradzip._base import Compressor as Compressor
 from gradzip._compressors.bernoulli import Bernoulli as Bernoulli
 from gradzip._compressors.blocktopk import BlockTopK as BlockTopK
 from gradzip._compressors.cast import Cast as Cast
+from gradzip._compressors.columnmax import ColumnMax as ColumnMax
 from gradzip._compressors.dct import DCT as DCT
 from gradzip._compressors.eden import EDEN as EDEN
 from gradzip._compressors.energy import Energy as Energy

@@ -22,13 +22,14 @@ from gradzip._compose import Wrapper as Wrapper
 # payloads
 from gradzip._compressors.blocktopk import BlockSparse as BlockSparse
 from gradzip._compressors.cast import Narrow as Narrow
+from gradzip._compressors.columnmax import ColumnSparse as ColumnSparse
 from gradzip._compressors.counted import Counted as Counted
 from gradzip._compressors.identity import Dense as Dense
 from gradzip._compressors.induced import Twofold as Twofold
 from gradzip._compressors.natural import Powers as Powers
 from gradzip._compressors.onebit import TwoMeans as TwoMeans
 from gradzip._compressors.integers import Quantized as Quantized
-from gradzip._compressors.randk import Entries as Entries
+from gradzip._compressors.drawn import Entries as Entries
 from gradzip._compressors.scaled_sign import Signs as Signs
 from gradzip._compressors.sparse import Sparse as Sparse
 from gradzip._positions import Positions as Positions

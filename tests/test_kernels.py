@@ -141,7 +141,7 @@ def test_the_same_entries_of_every_row(block, k, dtype):
     def function(x):
         return rows.top_k(x, block, k)
 
-    tuned, plain = jax.jit(function), jax.jit(default_form(function))
+    tuned, plain = jax.jit(function), jax.jit(lambda x: rows._plain(x, block, k))
     for name, x in inputs(rows.SORT_ROWS_UP_TO + 300, 'float32').items():
         narrow = x.astype(dtype)
         np.testing.assert_array_equal(tuned(narrow), plain(narrow), name)

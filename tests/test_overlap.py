@@ -47,10 +47,16 @@ def graph(text: str) -> dict[str, Node]:
             parts = inside(line)
             nodes[m['name']] = Node(
                 re.findall(r'%([\w.\-]+)', m['args'].split('), ')[0]),
-                sum(p['op'] in ('dot', 'convolution') and p['type'][0] in 'fb' for p in parts),
-                any(p['op'].removesuffix('-start') in COLLECTIVES for p in parts),
+                sum(is_product(p) for p in parts),
+                any(re.sub('-(start|done)$', '', p['op']) in COLLECTIVES for p in parts),
             )
     return nodes
+
+
+def is_product(instruction: re.Match) -> bool:
+    """Whether an instruction is a product of floats; those of a GPU may be calls of cuBLAS."""
+    kind = instruction['op'] in ('dot', 'convolution') or '"__cublas' in instruction['args']
+    return kind and instruction['type'].lstrip('(')[0] in 'fb'
 
 
 def ancestors(nodes: dict[str, Node], name: str) -> set[str]:

@@ -60,6 +60,8 @@ ROWS: dict[str, Row] = {
     'topk plain': Row(gz.TopK(0.1, indices='plain'), delta=0.1, bits=0.1 * 64),
     'topk all': Row(gz.TopK(1.0), delta=1.0, bits=33, variant=True),
     'blocktopk': Row(gz.BlockTopK(3, 16), delta=3 / 16, bits=3 / 16 * (32 + 4)),
+    # one whole tile of the 1000 entries, and the rest
+    'columnmax': Row(gz.ColumnMax(4), delta=1 / 4, bits=1 / 4 * (32 + 2)),
     'threshold': Row(
         gz.Threshold(0.4, capacity=0.3), delta=1 / (1 + 999 * 0.4**2), bits=0.3 * 32 + 1
     ),

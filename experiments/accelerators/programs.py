@@ -106,7 +106,9 @@ def _leaf(job: Job) -> Lowered:
     placed = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), arguments
     )
-    jitted = jax.jit(function, donate_argnums=donated)
+    # As in training. Elsewhere gradzip cannot know that the program is for one chip.
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=P(), out_specs=P())
+    jitted = jax.jit(mapped, donate_argnums=donated)
     floor = _size(arguments) + _size(results)
     return Lowered(lambda: jitted.lower(*placed), job.entries, floor)
 

@@ -21,6 +21,7 @@ EXCHANGES: dict[str, gz.Compressor | gz.Reducer | None] = {
     'TopK(0.01)': gz.TopK(0.01),
     'TopK(0.01) >> QSGD(7)': gz.TopK(0.01) >> gz.QSGD(7),
     'BlockTopK(32, 4096)': gz.BlockTopK(32, 4096),
+    'ColumnMax(104)': gz.ColumnMax(104),
     'Bernoulli(0.01)': gz.Bernoulli(0.01),
     'Sum(RandBlock(0.01))': gz.Sum(gz.RandBlock(0.01)),
     'Sum(RandK(0.01))': gz.Sum(gz.RandK(0.01)),

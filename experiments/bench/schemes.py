@@ -12,6 +12,7 @@ SCHEMES: dict[str, gz.Compressor] = {
     "TopK(0.01, indices='plain')": gz.TopK(0.01, indices='plain'),
     'TopK(0.1)': gz.TopK(0.1),
     'BlockTopK(32, 4096)': gz.BlockTopK(32, 4096),
+    'ColumnMax(104)': gz.ColumnMax(104),
     'Threshold(0.6)': gz.Threshold(0.6),
     'Energy(0.1)': gz.Energy(0.1),
     'RandK(0.01)': gz.RandK(0.01),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip import _checks as checks, _noise as noise
-from gradzip._base import Array, Compressor, Key, Like
-from gradzip._compressors.randk import Entries
+from gradzip._base import Array, Key, Like
+from gradzip._compressors.drawn import Drawn, Entries
 from gradzip._kernels.bits import select
 from gradzip._kernels.words import WORD_BITS, pack
 
@@ -20,7 +19,7 @@ OVERFLOW = 1e-9  # the probability that a draw keeps more entries than the paylo
 
 
 @dataclasses.dataclass(frozen=True)
-class Bernoulli(Compressor):
+class Bernoulli(Drawn):
     """Keeps every entry with the same probability p, independently, and multiplies it by 1 / p.
 
     Used as a reducer, it means `Sum(Bernoulli(p))`, where all workers share one mask. In
@@ -51,14 +50,11 @@ class Bernoulli(Compressor):
     """
 
     fraction: float
-    linear: ClassVar[bool] = True
-    random: ClassVar[bool] = True
-    sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.unit_interval('Bernoulli', 'fraction', self.fraction)
 
-    def _positions(self, size: int, key: Key) -> Array:
+    def positions(self, size: int, key: Key) -> Array:
         """The kept positions in order, and then `size`, which is out of bounds: i32[capacity]."""
         rounded_up = -(-size // WORD_BITS) * WORD_BITS
         mask = noise.uniform(key, (rounded_up,), jnp.float32) < self.fraction
@@ -68,13 +64,8 @@ class Bernoulli(Compressor):
 
     def encode(self, x: Array, key: Key) -> Entries:
         flat = x.ravel()
-        values = flat.at[self._positions(flat.size, key)].get(mode='fill', fill_value=0)
+        values = flat.at[self.positions(flat.size, key)].get(mode='fill', fill_value=0)
         return Entries(values / self.fraction)
-
-    def decode(self, payload: Entries, like: Like, key: Key) -> Array:
-        flat = jnp.zeros(like.size, like.dtype)
-        flat = flat.at[self._positions(like.size, key)].set(payload.values, mode='drop')
-        return flat.reshape(like.shape)
 
     def omega(self, like: Like) -> float:
         del like

@@ -11,7 +11,7 @@ from jax import lax
 
 from gradzip import _checks as checks
 from gradzip._base import Array, Compressor, Key, Like
-from gradzip._compressors.randk import Entries
+from gradzip._compressors.drawn import Entries
 from gradzip._compressors.topk import kept
 
 
@@ -63,15 +63,37 @@ class RandBlock(Compressor):
 
     def encode(self, x: Array, key: Key) -> Entries:
         count, length = self._blocks(x.size)
-        flat = jnp.pad(x.ravel(), (0, count * length - x.size))
-        block = lax.dynamic_slice(flat, (self._start(x.size, key),), (length,))
-        return Entries(block * count)
+        start = self._start(x.size, key)
+        return Entries(_read(x.ravel(), start, length) * count)
 
     def decode(self, payload: Entries, like: Like, key: Key) -> Array:
-        count, length = self._blocks(like.size)
-        flat = jnp.zeros(count * length, like.dtype)
-        flat = lax.dynamic_update_slice(flat, payload.values, (self._start(like.size, key),))
-        return flat[: like.size].reshape(like.shape)
+        flat = jnp.zeros(like.size, like.dtype)
+        start = self._start(like.size, key)
+        return _write(flat, payload.values, start).reshape(like.shape)
+
+    def remainder(self, x: Array, payload: Entries, key: Key) -> Array:
+        """Touches only the block, in place if x dies here."""
+        # Without the barrier, XLA on GPU computes what x is computed from once more in each fusion,
+        # which reads it twice, and copies the result into its place.
+        flat, start = lax.optimization_barrier(x.ravel()), self._start(x.size, key)
+        left = _read(flat, start, payload.values.size) - payload.values
+        return _write(flat, left, start).reshape(x.shape)
 
     def omega(self, like: Like) -> float:
         return float(self._blocks(like.size)[0] - 1)
+
+
+def _read(flat: Array, start: Array, length: int) -> Array:
+    """Entries from a place on, and zeros after the end of the array: f[length]."""
+    first = jnp.minimum(start, flat.size - length)
+    block = lax.dynamic_slice(flat, (first,), (length,))
+    return lax.dynamic_slice(jnp.pad(block, (0, length)), (start - first,), (length,))
+
+
+def _write(flat: Array, block: Array, start: Array) -> Array:
+    """The array with entries from a place on replaced, as far as it goes."""
+    length = block.size
+    first = jnp.minimum(start, flat.size - length)
+    before = lax.dynamic_slice(flat, (first,), (length,))
+    both = lax.dynamic_update_slice(jnp.pad(before, (0, length)), block, (start - first,))
+    return lax.dynamic_update_slice(flat, both[:length], (first,))

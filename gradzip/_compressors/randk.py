@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, NamedTuple
-
-import jax.numpy as jnp
 
 from gradzip import _checks as checks, _noise as noise
-from gradzip._base import Array, Compressor, Key, Like
+from gradzip._base import Array, Key, Like
+from gradzip._compressors.drawn import Drawn, Entries
 from gradzip._compressors.topk import kept
 
 
-class Entries(NamedTuple):
-    """Entries at positions that the key determines, so that no indices are sent."""
-
-    values: Array  # f[k]
-
-
 @dataclasses.dataclass(frozen=True)
-class RandK(Compressor):
+class RandK(Drawn):
     """Keeps k = ceil(fraction * n) entries drawn without replacement, multiplied by n / k.
 
     Used as a reducer, it means `Sum(RandK(fraction))`, where all workers draw the same positions
@@ -47,25 +39,17 @@ class RandK(Compressor):
     """
 
     fraction: float
-    linear: ClassVar[bool] = True
-    random: ClassVar[bool] = True
-    sparse: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.unit_interval('RandK', 'fraction', self.fraction)
 
-    def _positions(self, size: int, key: Key) -> Array:
+    def positions(self, size: int, key: Key) -> Array:
         return noise.positions(key, size, kept(self.fraction, size))
 
     def encode(self, x: Array, key: Key) -> Entries:
         flat = x.ravel()
-        values = flat[self._positions(flat.size, key)]
+        values = flat[self.positions(flat.size, key)]
         return Entries(values * (flat.size / max(values.size, 1)))
-
-    def decode(self, payload: Entries, like: Like, key: Key) -> Array:
-        flat = jnp.zeros(like.size, like.dtype)
-        flat = flat.at[self._positions(like.size, key)].set(payload.values, unique_indices=True)
-        return flat.reshape(like.shape)
 
     def omega(self, like: Like) -> float:
         return like.size / kept(self.fraction, like.size) - 1 if like.size else 0.0

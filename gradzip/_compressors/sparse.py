@@ -37,7 +37,7 @@ class Indexed(Compressor):
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         del key
-        return _place(payload.values, self.indices_of(payload, like), like)
+        return place(payload.values, self.indices_of(payload, like), like)
 
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
         """Adds one payload after the other to the same array.
@@ -49,14 +49,14 @@ class Indexed(Compressor):
 
         def receive(worker: Array | int, total: Array) -> Array:
             payload = jax.tree.map(lambda a: a[worker], payloads)
-            return _add(total, payload.values / workers, self.indices_of(payload, like))
+            return add(total, payload.values / workers, self.indices_of(payload, like))
 
         first = receive(0, jnp.zeros(like.shape, like.dtype))
         return lax.fori_loop(1, workers, receive, first)
 
     def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
         del key
-        return _add(x, -payload.values, self.indices_of(payload, like_of(x)))
+        return add(x, -payload.values, self.indices_of(payload, like_of(x)))
 
 
 def check_form(owner: str, form: str) -> None:
@@ -83,7 +83,7 @@ def read(indices: Positions | Array, count: int, size: int) -> Array:
     return positions.decode(indices, count, size) if isinstance(indices, Positions) else indices
 
 
-def _place(values: Array, indices: Array, like: Like) -> Array:
+def place(values: Array, indices: Array, like: Like) -> Array:
     """Zeros, but for these values at distinct flat indices; indices out of bounds are dropped.
 
     The values are written rather than added, because an addition flushes subnormal numbers to zero
@@ -94,7 +94,7 @@ def _place(values: Array, indices: Array, like: Like) -> Array:
     return flat.reshape(like.shape)
 
 
-def _add(x: Array, values: Array, indices: Array) -> Array:
+def add(x: Array, values: Array, indices: Array) -> Array:
     """Adds values at distinct flat indices; those that are out of bounds are dropped.
 
     XLA works in place if x is donated or is not used afterwards.

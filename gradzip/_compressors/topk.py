@@ -9,7 +9,7 @@ from gradzip import _checks as checks
 from gradzip._base import Array, Key, Like
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Form, Indexed, Sparse
-from gradzip._kernels.selection import top_k
+from gradzip._kernels.selection import take_top_k, top_k
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,13 @@ class TopK(Indexed):
         sparse.check_size(self, x)
         values, indices = top_k(x.ravel(), kept(self.fraction, x.size))
         return Sparse(values, sparse.write(indices, x.size, self.indices))
+
+    def message(self, x: Array, key: Key) -> tuple[Sparse, Array]:
+        del key
+        sparse.check_size(self, x)
+        values, indices, rest = take_top_k(x.ravel(), kept(self.fraction, x.size))
+        payload = Sparse(values, sparse.write(indices, x.size, self.indices))
+        return payload, rest.reshape(x.shape)
 
     def indices_of(self, payload: Sparse, like: Like) -> Array:
         return sparse.read(payload.indices, kept(self.fraction, like.size), like.size)

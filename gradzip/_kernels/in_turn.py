@@ -7,18 +7,18 @@ from typing import Any
 
 from jax import lax
 
-from gradzip._base import Array
+from gradzip._base import PyTree
 from gradzip._kernels.platform import choose
 
 AT_ONCE = 8  # workers whose contributions are added in one pass over memory
 
 
-def add_in_turn(add: Callable[[Any, Array], Array], total: Array, workers: int) -> Array:
+def add_in_turn(add: Callable[[Any, PyTree], PyTree], total: PyTree, workers: int) -> PyTree:
     """add(worker, total) for worker 0, 1, ... in turn.
 
     An accelerator adds several contributions in one pass over memory. On CPU a contribution is
     added in a pass of its own, which takes no longer, because computing it takes most of the time,
-    and is compiled once.
+    and is compiled once. The total is a tree of arrays.
     """
     return choose(
         total,

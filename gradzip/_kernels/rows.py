@@ -1,9 +1,9 @@
 """The largest entries of every block of an array.
 
 The plain form is `lax.top_k` of every row of a matrix. On CPU that costs far more than memory
-bandwidth, so large arrays are handled there by comparing the entries of short blocks with each
-other, or a few candidates of longer ones. GPU and TPU have kernels for `lax.top_k` of many rows,
-and gather slowly, so they get the plain form.
+bandwidth, and on GPU it sorts whole rows, so large arrays are handled there by comparing the entries
+of short blocks with each other, or a few candidates of longer ones. XLA has a kernel for the plain
+form on TPU, where gathers are slow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def top_k(x: Array, block: int, k: int) -> Array:
     """
     if x.size <= SORT_ROWS_UP_TO or x.size < block:
         return _plain(x, block, k)
-    return choose(x, cpu=lambda x: _on_cpu(x, block, k), default=lambda x: _plain(x, block, k))
+    return choose(
+        x, default=lambda x: _by_comparing(x, block, k), tpu=lambda x: _plain(x, block, k)
+    )
 
 
 def _plain(x: Array, block: int, k: int) -> Array:
@@ -40,7 +42,7 @@ def _plain(x: Array, block: int, k: int) -> Array:
     return lax.sort(indices, dimension=1)
 
 
-def _on_cpu(x: Array, block: int, k: int) -> Array:
+def _by_comparing(x: Array, block: int, k: int) -> Array:
     groups = groups_for(block, k)
     if block <= RANK_WHOLE_UP_TO:
         return by_rank(magnitude(_rows(x, block)), k)

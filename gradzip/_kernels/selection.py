@@ -8,10 +8,10 @@ entries strictly inside the bracket are gathered and cut exactly. The result is 
 t lies strictly inside, or it is lo or hi itself and its ties are cut in the mask (all zero, all
 equal, mostly zero). In the rare other case, all entries are counted, chunk by chunk.
 
-Both forms serve every platform, and only the size decides between them. Of 10 million entries
-`lax.top_k` takes 15 to 83 times as long on a CPU. On GPU and TPU it sorts the whole array too: some
-twenty passes over keys and indices, and temporaries of several times the array's size, where the
-sampled form reads the array three times.
+Of 10 million entries `lax.top_k` takes 15 to 83 times as long on a CPU. On GPU it sorts the whole
+array too: some twenty passes over keys and indices, and temporaries of several times the array's
+size, where the sampled form reads the array three times. On TPU a gather and a scatter are slow, so
+large arrays of float32 are selected from by kernels (`_kernels.mosaic.top_k`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from jax import lax
 from gradzip._base import Array
 from gradzip._kernels.bits import MASK_MULTIPLE, count_ones, first_bits, position, select, take
 from gradzip._kernels.bracket import bracket, plan
+from gradzip._kernels.fused import fused, one_at_a_time
 from gradzip._kernels.magnitude import magnitude, sortable
+from gradzip._kernels.platform import choose
 from gradzip._kernels.radix import kth_magnitude, kth_of
 from gradzip._kernels.words import pack_masks
 
@@ -40,6 +42,35 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
 
     Ties go to the lower index; all NaN are equal, and larger than infinity.
     """
+    values, indices = _chosen(x, k, _top_k, lambda x: _kernel(x, k)[:2])
+    return values, indices
+
+
+def take_top_k(x: Array, k: int) -> tuple[Array, Array, Array]:
+    """What `top_k` returns, and the array f[n] with zeros there, in the place of x if it dies."""
+    values, indices, rest = _chosen(x, k, _take_top_k, lambda x: _kernel(x, k))
+    return values, indices, rest
+
+
+def _chosen(x: Array, k: int, plain: Callable, kernel: Callable) -> tuple[Array, ...]:
+    if k in (0, x.size) or not fused(x.size, x.dtype):
+        return plain(x, k)
+    # A kernel cannot be batched, because it keeps what it knows from one tile to the next.
+    return choose(x, default=lambda x: plain(x, k), tpu=lambda x: one_at_a_time(kernel, x))
+
+
+def _kernel(x: Array, k: int) -> tuple[Array, ...]:
+    from gradzip._kernels import mosaic  # there is a TPU, or Pallas to compile for one
+
+    return mosaic.top_k.top_k(x, k)
+
+
+def _take_top_k(x: Array, k: int) -> tuple[Array, Array, Array]:
+    values, indices = _top_k(x, k)
+    return values, indices, remove(x, indices)
+
+
+def _top_k(x: Array, k: int) -> tuple[Array, Array]:
     n = x.size
     if k in (0, n):
         return x[:k], lax.iota(jnp.int32, k)
@@ -62,7 +93,7 @@ def remove(x: Array, indices: Array) -> Array:
 def _sorted_top_k(x: Array, k: int) -> tuple[Array, Array]:
     """The plain form."""
     _, indices = lax.top_k(sortable(magnitude(x)), k)
-    return _read(x, lax.sort(indices))
+    return read(x, lax.sort(indices))
 
 
 def _sampled_top_k(x: Array, k: int) -> tuple[Array, Array]:
@@ -78,10 +109,11 @@ def _sampled_top_k(x: Array, k: int) -> tuple[Array, Array]:
         lambda: top | _cut_inside(x, inside, held, need, sizes.capacity),
         lambda: _cut_ties(x, k, jnp.where(need > 0, lo, hi)),
     )
-    return _read(x, select(words, k))
+    return read(x, select(words, k))
 
 
-def _read(x: Array, indices: Array) -> tuple[Array, Array]:
+def read(x: Array, indices: Array) -> tuple[Array, Array]:
+    """x at indices that are in bounds, and the indices."""
     values = take(x, indices)
     # This adds zero, but makes the indices depend on the values. A later write at the indices then
     # comes after all reading, and XLA writes in place instead of into a copy of x.

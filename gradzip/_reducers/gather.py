@@ -60,7 +60,7 @@ class Gather(Reducer):
 
     @property
     def overwrites(self) -> bool:
-        return self.compressor.selects
+        return self.compressor.selects or self.compressor.sparse
 
     def contractive(self, like: Like) -> Gather:
         return Gather(self.compressor.contractive(like))

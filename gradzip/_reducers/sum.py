@@ -54,6 +54,10 @@ class Sum(Reducer):
     def random(self) -> bool:
         return self.compressor.random
 
+    @property
+    def overwrites(self) -> bool:
+        return self.compressor.sparse
+
     def contractive(self, like: Like) -> Sum:
         return Sum(self.compressor.contractive(like))
 
@@ -69,5 +73,6 @@ class Sum(Reducer):
         else:
             totals = collectives.mean(payloads, axis_name)
             means = [decode(*args) for args in zip(totals, likes, keys, strict=True)]
-        losts = [x - sent for x, sent in zip(xs, sents, strict=True)]
+        remainder = self.compressor.remainder
+        losts = [remainder(*args) for args in zip(xs, payloads, keys, strict=True)]
         return [Reduced(*columns) for columns in zip(means, sents, losts, states, strict=True)]

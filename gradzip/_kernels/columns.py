@@ -1,0 +1,95 @@
+"""The entry of largest magnitude of every column of a tile of some rows of 128 lanes.
+
+A row of 128 lanes holds 128 consecutive entries, so that all comparisons are between whole rows. An
+accelerator finds the entries in one reading, and needs no sort, gather or scatter for it.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+
+from gradzip._base import Array
+from gradzip._kernels.fused import fused, one_at_a_time
+from gradzip._kernels.magnitude import magnitude
+from gradzip._kernels.platform import choose
+from gradzip._kernels.selection import read, remove
+
+LANES = 128
+SUBLANES = 8
+
+
+def largest_places(x: Array, rows: int) -> Array:
+    """The row of the largest magnitude of each column of each whole tile: i32[tiles, 128].
+
+    Ties go to the lower row; all NaN are equal, and larger than infinity.
+
+    Args:
+      x: f[n].
+      rows: of a tile.
+    """
+    return choose(x, cpu=_places_on_cpu, default=_places, rows=rows)
+
+
+def _tiles(x: Array, rows: int) -> Array:
+    tiles = x.size // (rows * LANES)
+    return x[: tiles * rows * LANES].reshape(tiles, rows, LANES)
+
+
+def _places(x: Array, rows: int) -> Array:
+    return jnp.argmax(magnitude(_tiles(x, rows)), axis=1).astype(jnp.int32)
+
+
+def _places_on_cpu(x: Array, rows: int) -> Array:
+    """In two readings, which XLA vectorises on CPU. It does not vectorise `argmax`."""
+    u = magnitude(_tiles(x, rows))
+    top = lax.reduce(u, jnp.zeros([], u.dtype), _larger, (1,))
+    row = lax.broadcasted_iota(jnp.int32, u.shape, 1)
+    reached = jnp.where(u == top[:, None], row, rows)
+    return lax.reduce(reached, jnp.int32(rows), _smaller, (1,))
+
+
+def _larger(a: Array, b: Array) -> Array:
+    return jnp.where(a > b, a, b)  # XLA vectorises this on CPU, but not `maximum` of integers
+
+
+def _smaller(a: Array, b: Array) -> Array:
+    return jnp.where(a < b, a, b)
+
+
+def take_largest(x: Array, rows: int) -> tuple[Array, Array, Array]:
+    """What `largest_places` returns, these entries f[tiles, 128], and x with zeros there: f[n]."""
+    if not (fused(x.size, x.dtype) and rows % SUBLANES == 0 and x.size >= rows * LANES):
+        places, values, rest = _take_plain(x, rows)
+    else:
+        places, values, rest = choose(
+            x,
+            default=lambda x: _take_plain(x, rows),
+            tpu=lambda x: one_at_a_time(lambda x: _kernel(x, rows), x),
+        )
+    return places, values, rest
+
+
+def _kernel(x: Array, rows: int) -> tuple[Array, Array, Array]:
+    from gradzip._kernels import mosaic  # there is a TPU, or Pallas to compile for one
+
+    return mosaic.columns.take_largest(x, rows)
+
+
+def _take_plain(x: Array, rows: int) -> tuple[Array, Array, Array]:
+    places = largest_places(x, rows)
+    values, indices = read(x, indices_of(places, rows).ravel())
+    return places, values.reshape(places.shape), remove(x, indices)
+
+
+def indices_of(places: Array, rows: int) -> Array:
+    """Where in the flat array the entries are: i32[tiles, 128]."""
+    tile = lax.broadcasted_iota(jnp.int32, places.shape, 0)
+    return (tile * rows + places) * LANES + lax.broadcasted_iota(jnp.int32, places.shape, 1)
+
+
+def spread(values: Array, places: Array, rows: int) -> Array:
+    """Zeros, but for these entries, of all tiles: f[tiles, rows, 128]."""
+    shape = (places.shape[0], rows, LANES)
+    mine = lax.broadcasted_iota(jnp.int32, shape, 1) == places[:, None]
+    return jnp.where(mine, values[:, None], 0)

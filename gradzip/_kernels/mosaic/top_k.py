@@ -1,0 +1,109 @@
+"""The k entries of largest magnitude, and the array without them, in three passes over memory.
+
+A sample of rows brackets the threshold, as in the plain form. One kernel counts what is beyond the
+bounds and collects what is between them, so that the threshold is one of the bounds or an order
+statistic of what was collected. Another one writes values, indices and what is left. Nothing is
+sorted, gathered or scattered. Where the sample misled, or what is between the bounds does not fit
+(many near ties in one place), the threshold is found four bits at a time, in eight more passes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradzip._kernels.bracket import DEVIATIONS
+from gradzip._kernels.mosaic.compact import compact
+from gradzip._kernels.mosaic.inside import TALL, collect
+from gradzip._kernels.mosaic.kth import SUB, kth
+from gradzip._kernels.mosaic.lanes import LANES
+from gradzip._kernels.mosaic.tiles import AFTER_INFINITY, magnitude
+
+WHOLE = 8 * LANES  # an array of a multiple of these entries is rows of lanes as it lies
+DENSEST, FEWEST_SAMPLED = 128, 512  # one row in so many is sampled, but at least so many rows
+DIGIT_BITS = 4
+DIGITS = 8  # which have at least the 31 bits of a magnitude
+
+
+def top_k(x: jax.Array, k: int, interpret: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Values f32[k], indices i32[k], ascending, and f32[n] with zeros there.
+
+    Args:
+      x: f32[n].
+      k: from 1 to n - 1. Ties go to the lower index; NaN is larger than infinity.
+      interpret: whether to run on any platform, slowly, for tests.
+    """
+    size = x.size
+    # Without the barrier, XLA computes x as an array of another shape than the one that it
+    # replaces, so that it has to be copied.
+    x = lax.optimization_barrier(x)
+    rows = jnp.pad(x, (0, -size % WHOLE)).reshape(-1, LANES)
+    t, larger = _threshold(rows, size, k, interpret)
+    values, indices, rest = compact(rows, size, k, t, k - larger, interpret)
+    return values, indices, rest.reshape(-1)[:size]
+
+
+def _threshold(rows: jax.Array, size: int, k: int, interpret: bool) -> tuple[jax.Array, jax.Array]:
+    """The k-th largest magnitude, and how many are larger."""
+    lo, hi, lines = _bounds(rows, size, k, interpret)
+    found = collect(rows, size, lo, hi, lines, interpret)
+    rank = jnp.maximum(k - found.from_hi, 1)
+    used = jnp.minimum(found.used, lines)
+    inner, _, larger = kth(found.slots, used, (rank, rank), interpret)
+    between = (found.from_hi < k) & (k <= found.above_lo) & (found.used <= lines)
+    at_hi = (found.above_hi < k) & (k <= found.from_hi)
+    at_lo = (found.above_lo < k) & (k <= found.from_lo)
+    t = jnp.where(between, inner, jnp.where(at_hi, hi, lo))
+    beyond = jnp.where(at_hi, found.above_hi, found.above_lo)
+    larger = jnp.where(between, larger + found.from_hi, beyond)
+    return lax.cond(between | at_hi | at_lo, lambda: (t, larger), lambda: _by_digits(rows, size, k))
+
+
+def _bounds(
+    rows: jax.Array, size: int, k: int, interpret: bool
+) -> tuple[jax.Array, jax.Array, int]:
+    """Two order statistics of a sample, and how many lines what is between them will take."""
+    count = size // LANES  # whole rows
+    stride = max(1, min(DENSEST, count // FEWEST_SAMPLED))
+    sampled = rows[: count // stride * stride].reshape(-1, stride, LANES)[:, stride // 2]
+    mean = sampled.size * k / size
+    slack = DEVIATIONS * math.sqrt(mean * (1 - k / size)) + 2
+    lower, upper = min(sampled.size, math.ceil(mean + slack)), max(0, math.floor(mean - slack))
+    u = jnp.pad(magnitude(sampled), ((0, -sampled.shape[0] % SUB), (0, 0)), constant_values=-1)
+    ranks = jnp.int32(lower), jnp.int32(max(upper, 1))
+    lo, hi, _ = kth(u, jnp.int32(sampled.shape[0]), ranks, interpret)
+    if not upper:
+        hi = jnp.full_like(hi, AFTER_INFINITY + 1)
+    return lo, hi, _lines(rows.shape[0], (lower - upper) / sampled.size)
+
+
+def _lines(rows: int, share: float) -> int:
+    """How many lines hold a share of random entries, if each tile takes those of its fullest lane.
+
+    That is the largest of 128 numbers of this mean, which exceeds it by about three deviations.
+    """
+    mean = TALL * share
+    lines = -(-rows // TALL) * math.ceil(mean + 3.5 * math.sqrt(mean) + 3)
+    return -(-lines // SUB) * SUB
+
+
+def _by_digits(rows: jax.Array, size: int, k: int) -> tuple[jax.Array, jax.Array]:
+    """The same threshold, from eight readings of the array with fifteen comparisons each."""
+
+    def at_least(x: jax.Array, t: jax.Array) -> jax.Array:
+        place = lax.iota(jnp.int32, x.size).reshape(x.shape)
+        return jnp.sum((magnitude(x) >= t) & (place < size), dtype=jnp.int32)
+
+    def digit(number: jax.Array, t: jax.Array) -> jax.Array:
+        x, t = lax.optimization_barrier((rows, t))  # so that XLA does not store magnitudes
+        shift = DIGIT_BITS * (DIGITS - 1 - number)
+        # The highest digit has three bits: a fourth would be the sign.
+        tops = [t | (j << shift) for j in range(1, 1 << DIGIT_BITS)]
+        reached = sum(((at_least(x, top) >= k) & (top >= t)).astype(jnp.int32) for top in tops)
+        return t | (reached << shift)
+
+    t = lax.fori_loop(0, DIGITS, digit, rows[0, 0].astype(jnp.int32) * 0)
+    return t, at_least(rows, t + 1)

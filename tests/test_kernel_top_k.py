@@ -1,0 +1,111 @@
+"""The kernels that select on TPU, run by Pallas' interpreter, find what the plain form finds."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradzip as gz
+from gradzip._kernels import selection
+from gradzip._kernels.fused import fused
+from tests.mappers import AXIS, P, mesh_of
+
+pytest.importorskip('jax.experimental.pallas.tpu', reason='gradzip works without Pallas')
+from gradzip._kernels import mosaic
+
+pytestmark = pytest.mark.usefixtures('fast_compilation')
+
+# Two steps and one, of whose last tile a part is outside the array; 105 000 entries leave on-chip
+# memory in two copies.
+SIZES = [
+    (263_001, 0.01),
+    pytest.param(70_001, 0.01, marks=pytest.mark.slow),
+    pytest.param(263_001, 0.4, marks=pytest.mark.slow),
+]
+LANES = 128
+
+
+def inputs(n):
+    """Arrays that are hard to select from: ties, special numbers, one crowded place."""
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal(n).astype(np.float32)
+    place, few = np.arange(n), rng.random(n) < 0.004
+    stride = max(1, min(128, n // LANES // 512))  # of the rows that are sampled
+    return {
+        'gaussian': x,
+        'ties': np.round(x * 4) / 4,
+        'all equal': np.full(n, -2.0),
+        'zeros': np.zeros(n),
+        'mostly zero': np.where(few, x, -0.0),
+        'NaN and infinities': np.where(few, np.where(x > 0, np.nan, -np.inf), x),
+        'more NaN than places': np.where(x > -1, -np.nan, x),
+        'denormal': x * 1e-40,
+        'huge': np.clip(x, -3, 3) * 1e38,
+        'one place': np.where(place // 40_000 == 1, 100, 1) * x,
+        'one column of a matrix': np.where(place % LANES == 5, 1, 0.001) * x,
+        'what is sampled is small': np.where(place // LANES % stride == stride // 2, 0.01, 1) * x,
+    }
+
+
+@pytest.mark.parametrize(('n', 'fraction'), SIZES)
+def test_the_same_entries_as_the_plain_form(n, fraction):
+    k = math.ceil(n * fraction)
+    kernel = jax.jit(lambda x: mosaic.top_k.top_k(x, k, interpret=True))
+    plain = jax.jit(lambda x: selection._take_top_k(x, k))
+    for name, x in inputs(n).items():
+        x = jnp.asarray(x.astype(np.float32))
+        for got, expected in zip(kernel(x), plain(x), strict=True):
+            got, expected = (np.asarray(a).view(np.int32) for a in (got, expected))
+            np.testing.assert_array_equal(got, expected, name)
+
+
+@pytest.mark.parametrize('k', [1, 700, 70_000])
+def test_the_threshold_without_a_sample(k):
+    """What serves where the sample misled."""
+    n = 70_001
+    find = jax.jit(functools.partial(mosaic.top_k._by_digits, size=n, k=k))
+    for name, x in inputs(n).items():
+        padded = np.pad(x.astype(np.float32), (0, -n % LANES)).reshape(-1, LANES)
+        u = np.sort(np.minimum(x.astype(np.float32).view(np.int32) & 0x7FFFFFFF, 0x7F800001))
+        t, larger = find(jnp.asarray(padded))
+        assert (t, larger) == (u[-k], np.sum(u > u[-k])), name
+
+
+def lowered_for_tpu(function, *args):
+    return jax.jit(function).trace(*args).lower(lowering_platforms=('tpu',)).as_text()
+
+
+def message(x):
+    return gz.TopK(0.01).message(x, jax.random.key(0))
+
+
+def in_shard_map(mesh):
+    return jax.shard_map(
+        lambda x: jax.tree.map(lambda a: a[None], message(x[0])),
+        mesh=mesh, in_specs=P(AXIS), out_specs=P(AXIS),
+    )  # fmt: skip
+
+
+def test_programs_for_tpu_have_kernels_where_a_kernel_can_be():
+    """Not for small arrays or other dtypes, and not where the compiler distributes an array."""
+    large, mesh = jax.ShapeDtypeStruct((2, 70_001), jnp.float32), mesh_of(2)
+    assert 'tpu_custom_call' in lowered_for_tpu(in_shard_map(mesh), large)
+    for x in (
+        jax.ShapeDtypeStruct((2, 1000), jnp.float32),
+        jax.ShapeDtypeStruct((2, 70_001), jnp.bfloat16),
+    ):
+        assert 'tpu_custom_call' not in lowered_for_tpu(in_shard_map(mesh), x)
+    alone = jax.ShapeDtypeStruct((70_001,), jnp.float32)
+    assert 'tpu_custom_call' not in lowered_for_tpu(message, alone)
+
+
+def test_gradzip_works_without_pallas(monkeypatch):
+    from gradzip._kernels import fused as module
+
+    monkeypatch.setattr(module, '_pallas', lambda: False)
+    large = jax.ShapeDtypeStruct((2, 70_001), jnp.float32)
+    assert 'tpu_custom_call' not in lowered_for_tpu(in_shard_map(mesh_of(2)), large)
+    assert not fused(1 << 20, jnp.float32)

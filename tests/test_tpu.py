@@ -1,0 +1,42 @@
+"""Programs for a TPU v5e, compiled without one: passes over memory, and dtypes."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradzip as gz
+from experiments.accelerators.programs import Form, Job, measure
+from tests.mappers import AXIS
+from tests.test_bytes import compile_exchange
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('tpu_mesh')]
+
+ENTRIES = 100_663_296  # 0.4 GB, which do not fit the memory on the chip
+
+# Passes over memory, at most; temporaries in leaves; indices gathered, scattered or sorted, in
+# shares of the entries.
+CEILINGS = {
+    (Form.MEMORY, 'TopK(0.01)'): (6.1, 0.01, 0.02),
+    (Form.MEMORY, 'ColumnMax(104)'): (5.1, 0.01, 1e-4),
+    (Form.MEMORY, 'RandK(0.01)'): (3.3, 0.1, 0.04),
+    (Form.MEMORY, 'RandBlock(0.01)'): (3.1, 0.01, 0),
+    (Form.DECODE, 'ColumnMax(104)'): (4.5, 1.1, 1e-4),
+}
+
+
+@pytest.mark.parametrize(('form', 'name'), CEILINGS)
+def test_passes_over_memory(form, name):
+    found = measure(Job('v5e', form, name, ENTRIES))
+    passes, temporaries, random = CEILINGS[form, name]
+    assert found.passes <= passes
+    assert found.temporaries <= temporaries
+    assert found.random <= random
+    assert found.largest <= 0.02 * ENTRIES
+
+
+def test_a_leaf_of_float64_is_rounded(tpu_mesh):
+    """XLA has no reduce-precision of float64 for TPU."""
+    with jax.enable_x64(True):
+        params = {'w': jnp.zeros(300, jnp.float64)}
+        tx = gz.error_feedback(gz.Cast('bfloat16'), AXIS)
+        assert gz.wire_bytes(compile_exchange(tx, params, tpu_mesh)) == 1024
