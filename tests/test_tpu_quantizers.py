@@ -69,9 +69,12 @@ def test_leaves_that_did_not_compile(scheme, size, tpu_mesh):
     assert program.memory_analysis().temp_size_in_bytes <= 4.4 * size
 
 
-@pytest.mark.parametrize('dtype', ['float64', 'float16', 'bfloat16'])
-@pytest.mark.parametrize('scheme', [gz.ScaledSign(), gz.QSGD(7), gz.Natural(), gz.EDEN(1)], ids=repr)
-def test_dtypes_without_kernels_compile(scheme, dtype, tpu_mesh):
+@pytest.mark.parametrize(
+    ('scheme', 'dtype'),
+    [(gz.QSGD(7), 'float64'), (gz.QSGD(7), 'float16'), (gz.Natural(), 'bfloat16')],
+    ids=repr,
+)
+def test_other_dtypes_compile(scheme, dtype, tpu_mesh):
     with jax.enable_x64(dtype == 'float64'):
         step_of_memory(scheme, 200_003, tpu_mesh, dtype)
 

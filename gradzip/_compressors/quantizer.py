@@ -47,8 +47,8 @@ class Quantizer(Compressor):
         """Returns the mean of decoded payloads that are stacked, f32[size]."""
 
     def _swept(self, like: Like) -> bool:
-        """Returns whether there are kernels for a leaf like this."""
-        return fused(like.size, like.dtype)
+        """Returns whether there are kernels for a leaf like this, whose entries are widened."""
+        return fused(like.size, jnp.float64 if like.dtype == jnp.float64 else jnp.float32)
 
     def encode(self, x: Array, key: Key) -> Payload:
         return self._made(x, key, fit=False, lost=False)[0]

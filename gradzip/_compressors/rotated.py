@@ -80,7 +80,7 @@ def _message_in_turn(x: Array, key: Key, *, how: Rotated) -> tuple[Payload, Arra
 
 def swept(like: Like) -> bool:
     """Whether programs for TPU have kernels that rotate a leaf like this."""
-    return block_for(like.size) == LONGEST_BLOCK and fused(like.size, like.dtype)
+    return block_for(like.size) == LONGEST_BLOCK and fused(like.size, rotated_like(like).dtype)
 
 
 def block_for(size: int) -> int:

@@ -1,8 +1,9 @@
 """Where programs for TPU get kernels that read a large array once.
 
 A kernel is written with Pallas and lies in `_kernels.mosaic`, which is imported when the first
-program for a TPU is traced. The plain forms serve everywhere else: for small arrays, for float64,
-where the compiler distributes an array over devices, and if Pallas cannot be imported.
+program for a TPU is traced. The plain forms serve everywhere else: for small arrays, for other
+dtypes than float32, where the compiler distributes an array over devices, and if Pallas cannot be
+imported.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ FUSED_FROM = (1 << 14) + 1  # entries; smaller arrays of a shape are computed at
 
 
 def fused(size: int, dtype: Any) -> bool:
-    """Whether an array gets a kernel in the place where this is traced.
+    """Whether an array gets a kernel in the place where this is traced: only one of float32.
 
-    A compiler cannot split a kernel over devices, so this must be a program of one chip. Kernels
-    compute in float32, in which narrower types are exact.
+    A compiler cannot split a kernel over devices, so this must be a program of one chip.
     """
-    wide = jnp.dtype(dtype) == jnp.float64
-    return size >= FUSED_FROM and not wide and one_chip_of_tpu() and _pallas()
+    same = jnp.dtype(dtype) == jnp.float32
+    return size >= FUSED_FROM and same and one_chip_of_tpu() and _pallas()
 
 
 def one_at_a_time(function: Callable[..., Any], *args: Any) -> Any:
