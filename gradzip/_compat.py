@@ -41,6 +41,20 @@ def like_varying(shape: tuple[int, ...], dtype: Any, x: Any) -> jax.ShapeDtypeSt
     return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(x).manual_axis_type)
 
 
+def one_chip_of_tpu() -> bool:
+    """Returns whether what is traced here is a program of one TPU chip, as far as can be told.
+
+    This is so if all axes of a mesh of TPU chips are mapped. Outside of `shard_map` and `pmap`
+    nothing tells how many devices a program is for, unless there is only one.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return jax.default_backend() == 'tpu' and jax.device_count() == 1
+    device = mesh.abstract_device  # None if the mesh does not say
+    platform = jax.default_backend() if device is None else device.platform
+    return platform == 'tpu' and set(mesh.manual_axes) == set(mesh.axis_names)
+
+
 def sharded_axes(x: Any) -> tuple[str, ...]:
     """Returns the axes of an explicit mesh over which the type of x says that it is sharded.
 

@@ -72,7 +72,7 @@ class DCT(Wrapper):
         return self._transform(coefficients, inverse=True).reshape(like.shape).astype(like.dtype)
 
     def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
-        if x.size <= WIDE_FROM:
+        if x.size <= WIDE_FROM or x.dtype != self.inner_like(like_of(x)).dtype:
             return super().message(x, key)
         return choose(x, key, default=_message, tpu=_message_in_turn, how=self)
 

@@ -7,8 +7,10 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
+from gradzip._blocks import wide
 from gradzip._kernels.fused import fused, one_at_a_time
 from gradzip._kernels.platform import choose
 
@@ -45,8 +47,8 @@ class Quantizer(Compressor):
         """Returns the mean of decoded payloads that are stacked, f32[size]."""
 
     def _swept(self, like: Like) -> bool:
-        """Returns whether there are kernels for a leaf like this."""
-        return fused(like.size, like.dtype)
+        """Returns whether there are kernels for a leaf like this, whose entries are widened."""
+        return fused(like.size, jnp.float64 if like.dtype == jnp.float64 else jnp.float32)
 
     def encode(self, x: Array, key: Key) -> Payload:
         return self._made(x, key, fit=False, lost=False)[0]
@@ -90,11 +92,17 @@ def _plain(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tupl
 
 
 def _on_tpu(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tuple[Payload, Any]:
-    def sweep(flat: Array, key: Key) -> tuple[Payload, Any]:
-        return how._sweep(flat, key, fit=fit, lost=lost)
+    same = x.dtype == jnp.float32  # or what was sent is rounded once more, to the dtype of x
 
-    payload, rest = one_at_a_time(sweep, x.ravel(), key)
-    return payload, rest.reshape(x.shape) if lost else ()
+    def sweep(flat: Array, key: Key) -> tuple[Payload, Any]:
+        return how._sweep(flat, key, fit=fit, lost=lost and same)
+
+    payload, rest = one_at_a_time(sweep, wide(x), key)
+    if lost and same:
+        rest = rest.reshape(x.shape)
+    elif lost:
+        rest = x - _decoded_on_tpu(payload, key, how=how, like=like_of(x))
+    return payload, rest
 
 
 def _decoded(payload: Payload, key: Key, *, how: Quantizer, like: Like) -> Array:

@@ -63,7 +63,7 @@ class Rotated(Wrapper):
         return rotate_back(self.compressor.decode(payload, rotated_like(like), key), like, key)
 
     def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
-        if not swept(like_of(x)):
+        if x.dtype != jnp.float32 or not swept(like_of(x)):
             return super().message(x, key)
         return choose(x, key, default=_message, tpu=_message_in_turn, how=self)
 
@@ -80,7 +80,7 @@ def _message_in_turn(x: Array, key: Key, *, how: Rotated) -> tuple[Payload, Arra
 
 def swept(like: Like) -> bool:
     """Whether programs for TPU have kernels that rotate a leaf like this."""
-    return block_for(like.size) == LONGEST_BLOCK and fused(like.size, like.dtype)
+    return block_for(like.size) == LONGEST_BLOCK and fused(like.size, rotated_like(like).dtype)
 
 
 def block_for(size: int) -> int:

@@ -1,0 +1,95 @@
+"""Programs for TPU read and write no more than they must: ceilings on the compiled HLO of a v5e."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradzip as gz
+from experiments.accelerators import cost
+from tests.mappers import P
+
+pytestmark = pytest.mark.slow  # half a minute in all
+
+KEY = jax.random.key(0)
+WORKERS = 8
+LARGE = 100_663_296  # entries; at ten million, XLA keeps whole arrays in on-chip memory
+UNEVEN = 10_000_000  # entries; not a multiple of the 1024 of a tile
+GIBIBYTE = 1 << 28  # entries of float32
+# Passes over memory of g, e -> payload, e' (at least three and the payload), its temporaries in
+# leaves, and passes of p, eight payloads -> p - mean.
+CEILINGS = {
+    gz.ScaledSign(): (6.1, 0.1, 4.3),
+    gz.OneBit(): (6.1, 0.1, 4.3),
+    gz.QSGD(7): (5.2, 0.1, 5.1),
+    gz.Int(4): (5.2, 0.1, 5.2),
+    gz.Ternary('max'): (6.1, 0.1, 4.6),
+    gz.Natural(): (5.3, 0.1, 6.3),
+    gz.EDEN(1): (5.1, 0.1, 4.3),
+    gz.EDEN(4): (5.2, 0.1, 5.1),
+    gz.Rotated(gz.QSGD(7)): (9.2, 0.1, None),
+    gz.DCT(gz.QSGD(7), 64): (9.2, 1.1, 5.1),
+}
+
+
+def compiled(function, donated, mesh, *arguments):
+    """The program of one chip. A kernel needs a mesh with all axes mapped, or one device."""
+    one = jax.sharding.Mesh(mesh.devices.flat[:1], ('data',))
+    mapped = jax.shard_map(function, mesh=one, in_specs=P(), out_specs=P(), check_vma=False)
+    return jax.jit(mapped, donate_argnums=donated).lower(*arguments).compile()
+
+
+def step_of_memory(scheme, size, mesh, dtype='float32'):
+    x = jax.ShapeDtypeStruct((size,), jnp.dtype(dtype))
+    own = scheme.contractive(x)
+    return compiled(lambda e, g: own.message(g + e, KEY), 0, mesh, x, x)
+
+
+@pytest.mark.parametrize('scheme', CEILINGS, ids=repr)
+def test_passes_of_a_step_of_memory(scheme, tpu_mesh):
+    program = step_of_memory(scheme, LARGE, tpu_mesh)
+    passes, temporaries, _ = CEILINGS[scheme]
+    assert cost.read(program.as_text()).cost().bytes <= passes * 4 * LARGE
+    assert program.memory_analysis().temp_size_in_bytes <= temporaries * 4 * LARGE
+
+
+@pytest.mark.parametrize('scheme', [s for s, c in CEILINGS.items() if c[2]], ids=repr)
+def test_passes_of_decoding(scheme, tpu_mesh):
+    x, keys = jax.ShapeDtypeStruct((LARGE,), jnp.float32), jax.random.split(KEY, WORKERS)
+    own, many = scheme.contractive(x), jax.ShapeDtypeStruct((WORKERS, LARGE), jnp.float32)
+    payloads = jax.eval_shape(jax.vmap(own.encode), many, keys)
+    program = compiled(lambda p, q: p - own.decode_mean(q, x, keys), 0, tpu_mesh, x, payloads)
+    assert cost.read(program.as_text()).cost().bytes <= CEILINGS[scheme][2] * 4 * LARGE
+
+
+@pytest.mark.parametrize('scheme', CEILINGS, ids=repr)
+@pytest.mark.parametrize('size', [UNEVEN, GIBIBYTE])
+def test_leaves_that_did_not_compile(scheme, size, tpu_mesh):
+    """Uneven leaves took minutes, and one of a gibibyte had temporaries of nineteen."""
+    program = step_of_memory(scheme, size, tpu_mesh)
+    assert program.memory_analysis().temp_size_in_bytes <= 4.4 * size
+
+
+@pytest.mark.parametrize(
+    ('scheme', 'dtype'),
+    [(gz.QSGD(7), 'float64'), (gz.QSGD(7), 'float16'), (gz.Natural(), 'bfloat16')],
+    ids=repr,
+)
+def test_other_dtypes_compile(scheme, dtype, tpu_mesh):
+    with jax.enable_x64(dtype == 'float64'):
+        step_of_memory(scheme, 200_003, tpu_mesh, dtype)
+
+
+@pytest.mark.parametrize('scheme', [gz.QSGD(7), gz.ScaledSign()], ids=repr)
+def test_a_compiler_that_distributes_a_leaf_gets_no_kernel(scheme, tpu_mesh):
+    """It cannot split one."""
+    here = jax.NamedSharding(tpu_mesh, P('data'))
+    x = jax.ShapeDtypeStruct((1 << 20,), jnp.float32, sharding=here)
+    text = jax.jit(lambda x: scheme.encode(x, KEY)).lower(x).compile().as_text()
+    assert 'tpu_custom_call' not in text
+
+
+def test_simulated_workers_have_kernels_in_a_loop(tpu_mesh):
+    x = jax.ShapeDtypeStruct((3, 1 << 18), jnp.float32)
+    keys = jax.random.split(KEY, 3)
+    program = compiled(lambda x: jax.vmap(gz.QSGD(7).encode)(x, keys), (), tpu_mesh, x)
+    assert 'tpu_custom_call' in program.as_text()
