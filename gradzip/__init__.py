@@ -46,8 +46,13 @@ from gradzip._feedback.ef21 import ef21 as ef21
 from gradzip._feedback.error_feedback import error_feedback as error_feedback
 from gradzip._feedback.iag import iag as iag
 
+# what is done: recipes
+from gradzip._recipes import compressed_adam as compressed_adam
+
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
+from gradzip._local_steps import local_params as local_params
+from gradzip._local_steps import local_steps as local_steps
 from gradzip._per_shard import per_shard as per_shard
 from gradzip._wrappers import every as every
 from gradzip._wrappers import participate as participate

@@ -15,6 +15,7 @@ from jax import lax
 
 from gradzip._base import Array, Like, PyTree
 from gradzip._kernels.join import join
+from gradzip._kernels.parts import parts
 
 LANES = 128
 
@@ -36,11 +37,8 @@ def from_buffer(buffer: Array, like: PyTree) -> PyTree:
     """
     words = buffer.reshape(*buffer.shape[:-2], -1)
     leaves, treedef = jax.tree.flatten(like)
-    arrays, start = [], 0
-    for leaf in leaves:
-        count = _word_count(leaf)
-        arrays.append(_from_words(words[..., start : start + count], leaf))
-        start += count
+    each = parts(words, tuple(_word_count(leaf) for leaf in leaves))
+    arrays = [_from_words(part, leaf) for part, leaf in zip(each, leaves, strict=True)]
     return treedef.unflatten(arrays)
 
 

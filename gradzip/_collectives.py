@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip import _axes as axes
 from gradzip._base import Array, AxisName, PyTree
+from gradzip._kernels.parts import parts
 
 
 def mean(tree: PyTree, axis_name: AxisName | None) -> PyTree:
@@ -36,8 +35,8 @@ def mean_together(arrays: list[Array], axis_name: AxisName | None) -> list[Array
     for dtype in dict.fromkeys(x.dtype for x in arrays):
         group = [i for i, x in enumerate(arrays) if x.dtype == dtype]
         flat = mean(jnp.concatenate([arrays[i].ravel() for i in group]), axis_name)
-        ends = list(itertools.accumulate(arrays[i].size for i in group))
-        for i, part in zip(group, jnp.split(flat, ends[:-1]), strict=True):
+        each = parts(flat, tuple(arrays[i].size for i in group))
+        for i, part in zip(group, each, strict=True):
             means[i] = part.reshape(arrays[i].shape)
     return means
 

@@ -22,6 +22,7 @@ from gradzip import (
     _validation as validation,
 )
 from gradzip._base import Array, AxisName, KeyLike, PyTree
+from gradzip._local_steps import local_params
 from gradzip._specs import state_specs
 
 Loss = Callable[..., Any]
@@ -64,7 +65,8 @@ def data_parallel(
     `optax.contrib.reduce_on_plateau`. Clip before the exchange with
     `gradzip.per_worker(optax.clip_by_global_norm(1.0), axis)`, which clips the gradient of each
     worker, or after it with `optax.clip_by_global_norm`, which clips the mean. Accumulate gradients
-    with `gradzip.every`.
+    with `gradzip.every`. With `gradzip.local_steps`, workers take gradients at params of their
+    own.
 
     With `specs`, params are sharded over the other axes of the mesh, as in tensor parallelism. The
     loss then sees the shards of params and the worker's whole part of the batch, and contains the
@@ -200,7 +202,7 @@ def _worker(
         if has.key:
             key = jax.random.fold_in(training.key, training.count)
             given['key'] = jax.random.fold_in(key, axes.worker_index(names))
-        local = axes.localize(training.params, names)
+        local = local_params(training.params, training.state, names)
         gradient = jax.value_and_grad(objective, has_aux=True)
         (value, (aux, metrics)), grads = gradient(local, batch, given)
         shards.check_replicated('What the loss returns', (value, aux, metrics), jax.P(), names)

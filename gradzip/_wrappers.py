@@ -44,7 +44,7 @@ def per_worker(inner: Transformation, axis_name: AxisName) -> WithExtraArgs:
       >>> tx.init(jnp.zeros(3)).axes
       ('data',)
     """
-    _check_inner('per_worker', inner)
+    check_inner('per_worker', inner)
     _check_axis('per_worker', axis_name)
     inner = optax.with_extra_args_support(inner)
 
@@ -104,7 +104,7 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
       0.0
       -3.5
     """
-    _check_inner('every', inner)
+    check_inner('every', inner)
     checks.integer('every', 'k', k, 1)
     axes.names_of(axis_name)
     made_for = validation.made_for('every', k, axis_name)
@@ -167,7 +167,7 @@ def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> 
       >>> update, int(state.skipped)
       (Array([0., 0.], dtype=float32), 1)
     """
-    _check_inner('skip_nonfinite', inner)
+    check_inner('skip_nonfinite', inner)
     axes.names_of(axis_name)
     inner = optax.with_extra_args_support(inner)
 
@@ -273,9 +273,10 @@ def _run_if(
     return lax.cond(go, run, rest, state)
 
 
-def _check_inner(owner: str, inner: Any) -> None:
+def check_inner(owner: str, inner: Any, name: str = 'inner') -> None:
+    """Raises TypeError unless inner is an optax transformation."""
     if not isinstance(inner, Transformation):
-        raise TypeError(f'{owner}(inner=...) must be an optax transformation; got {inner!r}.')
+        raise TypeError(f'{owner}({name}=...) must be an optax transformation; got {inner!r}.')
 
 
 def _check_axis(owner: str, axis_name: AxisName | None) -> None:

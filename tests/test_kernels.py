@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 import gradzip as gz
-from gradzip._kernels import join, radix, reductions, rows, signs, sum_below, sums, words
+from gradzip._kernels import join, parts, radix, reductions, rows, signs, sum_below, sums, words
 from gradzip._kernels.bits import count_ones, first_bits, position, select
 from gradzip._kernels.codes import pack_codes
 from gradzip._kernels.pieces import PAD_WHOLE_UP_TO
@@ -62,6 +62,10 @@ def magnitude_codes(x):
     return pack_codes(code, x, 5)
 
 
+def swapped(x, start):
+    return jnp.concatenate(parts.parts(x, (start, x.size - start))[::-1])
+
+
 def sum_and_count(x):
     return sum_below.sum_below(x, jnp.asarray(0.5, x.dtype), jnp.asarray(0.4, x.dtype))
 
@@ -85,6 +89,7 @@ EXACT = {
     'sign bits': lambda x: signs.signs_and_mean(x)[0],
     'negative bits': lambda x: signs.signs_and_two_means(x, 64)[0],
     'count': lambda x: sum_and_count(x)[1],
+    'parts': lambda x: swapped(x, x.size // 3),
     'join': lambda x: join.join(x, x[:1], x * 2),
 }
 ROUNDED = {
@@ -199,3 +204,11 @@ def test_the_platform_of_the_program_decides(platform, expected):
     traced = jax.jit(one_or_two).trace(jax.ShapeDtypeStruct((), jnp.int32))
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert (f'dense<{expected}>' in text, f'dense<{143 - expected}>' in text) == (True, False)
+
+
+def test_equal_entries_are_read_by_equal_kernels():
+    """Every entry is read at a place that is an argument, and not a constant of a kernel."""
+    compiled = jax.jit(lambda x: [jnp.sin(a) for a in parts.entries(x)]).lower(jnp.zeros((6, 40)))
+    text = compiled.compile().as_text()
+    assert text.count(' dynamic-slice(') == 6
+    assert ' slice={[1:2], [0:40]}' not in text

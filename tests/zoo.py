@@ -167,6 +167,16 @@ ROWS: dict[str, Row] = {
         ),
         representative=True,
     ),
+    'local_steps': Row(
+        lambda axis: gz.local_steps(
+            optax.sgd(0.5),
+            gz.error_feedback(gz.TopK(0.2), axis),
+            optax.sgd(0.7),
+            axis,
+            sync_every=2,
+        ),
+        representative=True,
+    ),
     'skip_nonfinite': Row(
         lambda axis: gz.skip_nonfinite(gz.error_feedback(gz.TopK(0.2), axis), axis),
         representative=True,

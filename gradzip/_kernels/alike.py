@@ -1,4 +1,8 @@
-"""One function on many arrays, computed together for all arrays of a shape."""
+"""One function on many arrays, computed together for all arrays of a shape.
+
+XLA:CPU compiles equal kernels once, so that the calls for large arrays of one shape cost little
+time to compile.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Like
+from gradzip._kernels.parts import entries
 
 # Arrays of one shape are computed together, if there are at least so many. Small ones are stacked
 # and computed at once: then an accelerator starts one kernel for all of them instead of one for
@@ -37,7 +42,7 @@ def each(
         groups.setdefault((like.shape, like.dtype), []).append(i)
     out: list = [None] * len(likes)
     for members in groups.values():
-        one = functools.partial(function, likes[members[0]])
+        one = jax.jit(functools.partial(function, likes[members[0]]))  # traced once
         rows = [[column[i] for column in columns] for i in members]
         size = likes[members[0]].size
         if len(members) < FEWEST_ALIKE or size > max(at_once, in_loop):
@@ -46,7 +51,9 @@ def each(
             stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
             over = jax.vmap if size <= at_once else _looped
             found = over(lambda row, one=one: one(*row))(stacked)
-            results = [jax.tree.map(lambda a, j=j: a[j], found) for j in range(len(members))]
+            leaves, treedef = jax.tree.flatten(found)
+            split = zip(*(entries(leaf) for leaf in leaves), strict=True)
+            results = [treedef.unflatten(parts) for parts in split]
         for i, result in zip(members, results, strict=True):
             out[i] = result
     return out

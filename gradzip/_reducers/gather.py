@@ -24,6 +24,7 @@ from gradzip._base import (
 )
 from gradzip._buffer import from_buffer, to_buffer
 from gradzip._kernels.alike import AT_ONCE_UP_TO, each
+from gradzip._kernels.parts import each_key
 from gradzip._kernels.selection import SORT_UP_TO
 
 
@@ -69,15 +70,19 @@ class Gather(Reducer):
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
     ) -> list[Reduced]:
         me, likes = axes.worker_index(axis_name), [like_of(x) for x in xs]
-        mine = list(_fold_in(jnp.stack(keys), me))
+        mine = self._each(_fold_in(jnp.stack(keys), me))
         payloads, sents, losts = self.messages(xs, mine)
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
             everyones = collectives.gather(to_buffer(payloads), axis_name)
             theirs = jax.vmap(_fold_in, (None, 0), 1)(jnp.stack(keys), workers)
-            means = self.means(everyones, likes, list(theirs))
+            means = self.means(everyones, likes, self._each(theirs))
         return [Reduced(*columns) for columns in zip(means, sents, losts, states, strict=True)]
+
+    def _each(self, keys: Key) -> list[Key]:
+        """Returns the key of every array."""
+        return each_key(keys) if self.random else list(keys)
 
     @property
     def _together(self) -> tuple[float, float]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from gradzip import _checks as checks, _collectives as collectives
 from gradzip._base import Array, AxisName, Key, Like, Reduced, Reducer, State, widest
+from gradzip._kernels.low_rank import expand, project, project_rows
+from gradzip._kernels.parts import entries
 
 FIRST_BASIS = 0  # any constant: the first Q must be the same on every worker, and full rank
 
@@ -81,22 +83,29 @@ class PowerSGD(Reducer):
         del keys
         exact = [i for i, x in enumerate(xs) if not self._pays(x)]
         groups = _same_shapes({i: x for i, x in enumerate(xs) if self._pays(x)})
-        matrices = [jnp.stack([_matrix(xs[i]) for i in group]) for group in groups]
-        old = [jnp.stack([states[i] for i in group]) for group in groups]
-        products = [_matmul(m, q.astype(m.dtype)) for m, q in zip(matrices, old, strict=True)]
+        matrices = {i: _matrix(x) for i, x in enumerate(xs) if self._pays(x)}
+        products = [
+            jnp.stack([project(matrices[i], states[i].astype(matrices[i].dtype)) for i in group])
+            for group in groups
+        ]
         means = collectives.mean_together(products + [xs[i] for i in exact], axis_name)
-        bases = [_orthonormal(p) for p in means[: len(groups)]]
-        mine = [_matmul(m.mT, p) for m, p in zip(matrices, bases, strict=True)]
+        bases = [entries(_orthonormal(p)) for p in means[: len(groups)]]
+        mine = [
+            jnp.stack([project_rows(matrices[i], p) for i, p in zip(group, each, strict=True)])
+            for group, each in zip(groups, bases, strict=True)
+        ]
         everyones = collectives.mean_together(mine, axis_name)
         out = {
             i: Reduced(mean, xs[i], jnp.zeros_like(xs[i]), states[i])
             for i, mean in zip(exact, means[len(groups) :], strict=True)
         }
-        for group, *factors in zip(groups, bases, mine, everyones, old, strict=True):
-            for i, p, q_mine, q, q_old in zip(group, *factors, strict=True):
-                products = (_matmul(p, q_.mT) for q_ in (q, q_mine))
-                mean, sent = (m.reshape(xs[i].shape).astype(xs[i].dtype) for m in products)
-                out[i] = Reduced(mean, sent, xs[i] - sent, _next_basis(q, q_old))
+        for group, each, *stacked in zip(groups, bases, mine, everyones, strict=True):
+            rows = (entries(q) for q in stacked)
+            for i, p, q_mine, q in zip(group, each, *rows, strict=True):
+                mean, sent = (
+                    expand(p, q_).reshape(xs[i].shape).astype(xs[i].dtype) for q_ in (q, q_mine)
+                )
+                out[i] = Reduced(mean, sent, xs[i] - sent, _next_basis(q.T, states[i]))
         return [out[i] for i in range(len(xs))]
 
 
@@ -118,11 +127,6 @@ def _same_shapes(xs: dict[int, Array]) -> list[list[int]]:
     for i, x in xs.items():
         groups.setdefault((_matrix_shape(x), x.dtype), []).append(i)
     return list(groups.values())
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    """Multiplies in full precision, since accelerators would round float32 factors otherwise."""
-    return jnp.matmul(a, b, precision='highest')
 
 
 def _orthonormal(p: Array) -> Array:

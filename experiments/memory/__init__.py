@@ -1,0 +1,1 @@
+"""How many steps compressed training needs to the loss of exact training."""

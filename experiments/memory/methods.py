@@ -1,0 +1,119 @@
+"""The methods that are compared: what is sent, and which optimizer turns it into a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gradzip as gz
+from experiments import figures
+
+AXIS = 'worker'
+WARM_UP = 20  # steps over which the rate grows from zero
+EXACT = 'exact Adam'
+Rate = Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A chain for every rate of its optimizer.
+
+    Args:
+      name: as it stands in tables.
+      make: from a schedule to the chain.
+      factor: its best rate, divided by that of exact Adam, is looked for around this number.
+      sync_every: the number of steps for which one exchange stands.
+      style: of its line in figures.
+    """
+
+    name: str
+    make: Callable[[Rate], optax.GradientTransformation]
+    factor: float = 1.0
+    sync_every: int = 1
+    style: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def chain(self, rate: float | jax.Array) -> optax.GradientTransformation:
+        """The chain at this rate, after the warm-up."""
+        return self.make(lambda count: rate * jnp.minimum(1, count / WARM_UP))
+
+    def bits(self, params: Any, workers: int) -> float:
+        """Sent by a worker for each entry and step."""
+        entries = sum(leaf.size for leaf in jax.tree.leaves(params))
+        sent = gz.step_bytes(self.chain(1.0), params, {AXIS: workers})
+        return 8 * sent / entries / self.sync_every
+
+
+def exact(rate: Rate) -> optax.GradientTransformation:
+    """Adam as people run it, on the exact mean."""
+    return optax.chain(gz.compress(gz.Identity(), AXIS), optax.adam(rate))
+
+
+def exact_without_momentum(rate: Rate) -> optax.GradientTransformation:
+    """The exact mean under the optimizer of `compressed_adam`."""
+    return optax.chain(gz.compress(gz.Identity(), AXIS), optax.adam(rate, b1=0.0, b2=0.99))
+
+
+def with_momentum(rate: Rate) -> optax.GradientTransformation:
+    """A memory in front of Adam as people run it."""
+    return optax.chain(gz.error_feedback(gz.TopK(0.04) >> gz.ScaledSign(), AXIS), optax.adam(rate))
+
+
+def compressed(scheme: gz.Compressor | gz.Reducer) -> Callable[[Rate], Any]:
+    """`compressed_adam` with this scheme."""
+    return lambda rate: gz.compressed_adam(rate, AXIS, scheme, key=0)
+
+
+def local(scheme: gz.Compressor, steps: int) -> Callable[[Rate], Any]:
+    """Local steps of Adam without momentum, a compressed exchange, and another Adam outside."""
+    return lambda rate: gz.local_steps(
+        optax.adam(rate, b1=0.0, b2=0.99),
+        gz.error_feedback(scheme, AXIS),
+        optax.adam(0.016, b1=0.0, b2=0.95),
+        AXIS,
+        sync_every=steps,
+    )
+
+
+METHODS = [
+    Method(EXACT, exact, style={'color': figures.GREY, 'linewidth': 2.5}),
+    Method(
+        'exact Adam, b1 = 0, b2 = 0.99',
+        exact_without_momentum,
+        style={'color': figures.GREY, 'linestyle': figures.DASHED},
+    ),
+    Method(
+        'TopK 4 % >> sign before Adam',
+        with_momentum,
+        style={'color': figures.ORANGE, 'linestyle': figures.DOTTED},
+    ),
+    Method(
+        'TopK 4 % >> sign, compressed_adam',
+        compressed(gz.TopK(0.04) >> gz.ScaledSign()),
+        style={'color': figures.BLUE},
+    ),
+    Method(
+        'TopK 1 % >> sign, compressed_adam',
+        compressed(gz.TopK(0.01) >> gz.ScaledSign()),
+        style={'color': figures.SKY},
+    ),
+    Method(
+        'sign, compressed_adam', compressed(gz.ScaledSign()), style={'color': figures.VERMILION}
+    ),
+    Method(
+        'PowerSGD rank 4, compressed_adam',
+        compressed(gz.PowerSGD(4)),
+        style={'color': figures.INDIGO},
+    ),
+    Method(
+        '4 local steps, TopK 1.3 % >> sign',
+        local(gz.TopK(0.013) >> gz.ScaledSign(), 4),
+        factor=0.5,
+        sync_every=4,
+        style={'color': figures.GREEN},
+    ),
+]
