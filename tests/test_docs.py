@@ -129,6 +129,13 @@ def test_pages_show_the_table_of_the_benchmark(page):
     assert quoted(page, 'compressors').strip().splitlines() == rows
 
 
+def test_the_page_shows_the_table_of_programs():
+    from experiments.accelerators.report import markdown
+
+    rows = markdown(ROOT / 'experiments/results/accelerators/memory/programs.csv')
+    assert quoted('experiments/README.md', 'accelerators').strip().splitlines() == rows
+
+
 @pytest.mark.parametrize(
     ('page', 'marker'), [(page, marker) for marker in RESULTS for page in pages_with(marker)]
 )

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import gradzip as gz
-from gradzip._kernels import selection
-from gradzip._kernels.fused import fused
+from gradzip._kernels import fused, selection
 from tests.mappers import AXIS, P, mesh_of
 
 pytest.importorskip('jax.experimental.pallas.tpu', reason='gradzip works without Pallas')
@@ -74,38 +73,28 @@ def test_the_threshold_without_a_sample(k):
         assert (t, larger) == (u[-k], np.sum(u > u[-k])), name
 
 
-def lowered_for_tpu(function, *args):
-    return jax.jit(function).trace(*args).lower(lowering_platforms=('tpu',)).as_text()
+def has_kernels(mesh, *likes):
+    """Whether the program of a selection in each leaf, over a mesh, calls a kernel."""
+
+    def message(x):
+        payload, rest = gz.TopK(0.01).message(x[0], jax.random.key(0))
+        return jax.tree.map(lambda a: a[None], (payload, rest))
+
+    mapped = jax.shard_map(message, mesh=mesh, in_specs=P(AXIS), out_specs=P(AXIS))
+    return ['tpu_custom_call' in jax.jit(mapped).lower(like).as_text() for like in likes]
 
 
-def message(x):
-    return gz.TopK(0.01).message(x, jax.random.key(0))
+def large(mesh, size=70_001, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct((mesh.size, size), dtype)
 
 
-def in_shard_map(mesh):
-    return jax.shard_map(
-        lambda x: jax.tree.map(lambda a: a[None], message(x[0])),
-        mesh=mesh, in_specs=P(AXIS), out_specs=P(AXIS),
-    )  # fmt: skip
+def test_programs_for_tpu_have_kernels(tpu_mesh):
+    """Not for small arrays or other dtypes, and not for other platforms."""
+    likes = large(tpu_mesh), large(tpu_mesh, 1000), large(tpu_mesh, dtype=jnp.bfloat16)
+    assert has_kernels(tpu_mesh, *likes) == [True, False, False]
+    assert has_kernels(mesh_of(2), large(mesh_of(2))) == [False]
 
 
-def test_programs_for_tpu_have_kernels_where_a_kernel_can_be():
-    """Not for small arrays or other dtypes, and not where the compiler distributes an array."""
-    large, mesh = jax.ShapeDtypeStruct((2, 70_001), jnp.float32), mesh_of(2)
-    assert 'tpu_custom_call' in lowered_for_tpu(in_shard_map(mesh), large)
-    for x in (
-        jax.ShapeDtypeStruct((2, 1000), jnp.float32),
-        jax.ShapeDtypeStruct((2, 70_001), jnp.bfloat16),
-    ):
-        assert 'tpu_custom_call' not in lowered_for_tpu(in_shard_map(mesh), x)
-    alone = jax.ShapeDtypeStruct((70_001,), jnp.float32)
-    assert 'tpu_custom_call' not in lowered_for_tpu(message, alone)
-
-
-def test_gradzip_works_without_pallas(monkeypatch):
-    from gradzip._kernels import fused as module
-
-    monkeypatch.setattr(module, '_pallas', lambda: False)
-    large = jax.ShapeDtypeStruct((2, 70_001), jnp.float32)
-    assert 'tpu_custom_call' not in lowered_for_tpu(in_shard_map(mesh_of(2)), large)
-    assert not fused(1 << 20, jnp.float32)
+def test_gradzip_works_without_pallas(monkeypatch, tpu_mesh):
+    monkeypatch.setattr(fused, '_pallas', lambda: False)
+    assert has_kernels(tpu_mesh, large(tpu_mesh)) == [False]

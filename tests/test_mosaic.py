@@ -1,4 +1,4 @@
-"""The kernels for TPU, interpreted on the CPU, compute what the plain forms compute."""
+"""The kernels for TPU compute what the plain forms compute; here they are interpreted on CPU."""
 
 import functools
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -95,3 +97,27 @@ def draw(found: Found) -> Figure:
         panel.set(xscale='log', xlabel='passes over memory', title=TITLES[form].split(',')[0])
     panels[0, 0].legend()
     return figure
+
+
+def markdown(path: Path) -> list[str]:
+    """The table of a page, from the rows of programs for v5e and H100."""
+    lines = [
+        '| scheme | floor | v5e: passes | temporaries | limit, ms | H100: passes | kernels | '
+        'limit, ms |',
+        '|---|---:|---:|---:|---:|---:|---:|---:|',
+    ]
+    with path.open(newline='') as file:
+        rows = {(row['chip'], row['scheme']): row for row in csv.DictReader(file)}
+    for scheme in dict.fromkeys(scheme for _, scheme in rows):
+        tpu, gpu = rows['v5e', scheme], rows['h100', scheme]
+        cells = (
+            f'`{scheme}`', _cell(tpu, 'floor', 2), _cell(tpu, 'passes', 2),
+            _cell(tpu, 'temporaries', 2), _cell(tpu, 'milliseconds', 2),
+            _cell(gpu, 'passes', 2), _cell(gpu, 'kernels', 0), _cell(gpu, 'milliseconds', 3),
+        )  # fmt: skip
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
+def _cell(row: dict[str, str], name: str, digits: int) -> str:
+    return f'{float(row[name]):.{digits}f}' if row[name] else '-'

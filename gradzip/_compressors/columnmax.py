@@ -14,6 +14,7 @@ from gradzip._base import Array, Key, Like
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Indexed
 from gradzip._kernels import columns
+from gradzip._kernels.bits import take
 from gradzip._kernels.columns import LANES
 from gradzip._kernels.in_turn import add_in_turn
 from gradzip._kernels.magnitude import magnitude
@@ -85,7 +86,12 @@ class ColumnMax(Indexed):
         return ColumnSparse(values, words)
 
     def encode(self, x: Array, key: Key) -> ColumnSparse:
-        return self.message(x, key)[0]
+        del key
+        sparse.check_size(self, x)
+        flat, tiled = x.ravel(), self._tiled(x.size)
+        places, last = columns.largest_places(flat, self.rows), self._last(flat[tiled:])
+        values = take(flat, self._indices(places, last, x.size))
+        return self._payload(places, last, values)
 
     def message(self, x: Array, key: Key) -> tuple[ColumnSparse, Array]:
         del key
@@ -93,10 +99,21 @@ class ColumnMax(Indexed):
         flat, tiled = x.ravel(), self._tiled(x.size)
         # One after the other, so that XLA can write what is left in the place of x.
         places, values, rest = columns.take_largest(flat, self.rows)
-        last = _last_places(rest[tiled:], self.rows)
+        last = self._last(rest[tiled:])
         ends, after = read(rest, tiled + _starts(last.size, self.rows) + last)
         payload = self._payload(places, last, jnp.concatenate([values.ravel(), ends]))
         return payload, remove(rest, after).reshape(x.shape)
+
+    def _last(self, flat: Array) -> Array:
+        """Where the largest entry of each block of consecutive entries is: i32[blocks]."""
+        u = jnp.pad(magnitude(flat), (0, -flat.size % self.rows), constant_values=-1)
+        if not u.size:
+            return jnp.zeros(0, jnp.int32)
+        return jax.vmap(jnp.argmax)(u.reshape(-1, self.rows)).astype(jnp.int32)
+
+    def _indices(self, places: Array, last: Array, size: int) -> Array:
+        after = self._tiled(size) + _starts(last.size, self.rows) + last
+        return jnp.concatenate([columns.indices_of(places, self.rows).ravel(), after])
 
     def _places(self, payload: ColumnSparse, like: Like) -> tuple[Array, Array]:
         """The places in tiles [tiles, 128] and after them [blocks]."""
@@ -108,9 +125,7 @@ class ColumnMax(Indexed):
         return places[:first].reshape(-1, LANES), places[first:]
 
     def indices_of(self, payload: ColumnSparse, like: Like) -> Array:
-        places, last = self._places(payload, like)
-        after = self._tiled(like.size) + _starts(last.size, self.rows) + last
-        return jnp.concatenate([columns.indices_of(places, self.rows).ravel(), after])
+        return self._indices(*self._places(payload, like), like.size)
 
     def decode(self, payload: ColumnSparse, like: Like, key: Key) -> Array:
         return choose(
@@ -159,9 +174,3 @@ def _joined(parts: Parts, like: Like) -> Array:
 
 def _starts(blocks: int, rows: int) -> Array:
     return lax.iota(jnp.int32, blocks) * rows
-
-
-def _last_places(flat: Array, rows: int) -> Array:
-    """Where the largest entry of each block of consecutive entries is: i32[blocks]."""
-    u = jnp.pad(magnitude(flat), (0, -flat.size % rows), constant_values=-1).reshape(-1, rows)
-    return jax.vmap(jnp.argmax)(u).astype(jnp.int32) if u.size else jnp.zeros(0, jnp.int32)

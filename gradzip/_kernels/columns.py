@@ -17,6 +17,7 @@ from gradzip._kernels.selection import read, remove
 
 LANES = 128
 SUBLANES = 8
+MOST_AT_ONCE = 16  # rows that one reduction compares on CPU
 
 
 def largest_places(x: Array, rows: int) -> Array:
@@ -41,20 +42,35 @@ def _places(x: Array, rows: int) -> Array:
 
 
 def _places_on_cpu(x: Array, rows: int) -> Array:
-    """In two readings, which XLA vectorises on CPU. It does not vectorise `argmax`."""
+    """In two readings: the largest magnitudes, and the first rows that have them."""
     u = magnitude(_tiles(x, rows))
-    top = lax.reduce(u, jnp.zeros([], u.dtype), _larger, (1,))
-    row = lax.broadcasted_iota(jnp.int32, u.shape, 1)
-    reached = jnp.where(u == top[:, None], row, rows)
-    return lax.reduce(reached, jnp.int32(rows), _smaller, (1,))
+    tiles, count = u.shape[0], _reduced_at_once(rows)
+    width = rows // count
+    u = u.reshape(tiles, count, width * LANES)
+    top = _largest(u)
+    top = jnp.broadcast_to(top[:, None], (tiles, width, LANES)).reshape(tiles, 1, width * LANES)
+    row = lax.broadcasted_iota(jnp.int32, (1, rows, LANES), 1).reshape(1, count, width * LANES)
+    return rows - _largest(jnp.where(u == top, rows - row, 0))
+
+
+def _largest(u: Array) -> Array:
+    """Over all rows of 128 lanes in [tiles, rows, lanes]: [tiles, 128]."""
+    u = lax.reduce(u, jnp.zeros([], u.dtype), _larger, (1,))
+    rows = u.shape[1] // LANES
+    count = _reduced_at_once(rows)
+    return u if rows == 1 else _largest(u.reshape(u.shape[0], count, rows // count * LANES))
+
+
+def _reduced_at_once(rows: int) -> int:
+    """XLA vectorises a reduction over the middle axis on CPU if it is short.
+
+    For 104 rows that takes 2 ms for 10 million entries, and 40 ms in one reduction.
+    """
+    return max((d for d in range(2, MOST_AT_ONCE + 1) if rows % d == 0), default=rows)
 
 
 def _larger(a: Array, b: Array) -> Array:
     return jnp.where(a > b, a, b)  # XLA vectorises this on CPU, but not `maximum` of integers
-
-
-def _smaller(a: Array, b: Array) -> Array:
-    return jnp.where(a < b, a, b)
 
 
 def take_largest(x: Array, rows: int) -> tuple[Array, Array, Array]:

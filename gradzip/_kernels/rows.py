@@ -1,9 +1,9 @@
 """The largest entries of every block of an array.
 
 The plain form is `lax.top_k` of every row of a matrix. On CPU that costs far more than memory
-bandwidth, and on GPU it sorts whole rows, so large arrays are handled there by comparing the entries
-of short blocks with each other, or a few candidates of longer ones. XLA has a kernel for the plain
-form on TPU, where gathers are slow.
+bandwidth, and on GPU it sorts whole rows, so large arrays are handled there by comparing the
+entries of short blocks with each other, or a few candidates of longer ones. XLA has a kernel for
+the plain form on TPU, where gathers are slow.
 """
 
 from __future__ import annotations
