@@ -102,11 +102,13 @@ class Compressor(abc.ABC):
         """Returns what encoding lost, x - decode(payload)."""
         return x - self.decode(payload, like_of(x), key)
 
-    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
-        """Returns what `encode` and `remainder` return.
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
+        """Returns what `encode` and `remainder` return, for x or, with a memory, for their sum.
 
-        A subclass may define it to compute both in one pass over memory.
+        A subclass may define it to compute both in one pass over memory. A memory is only given
+        where `adds` says that the sum is computed in the same pass.
         """
+        x = x if memory is None else x + memory
         payload = self.encode(x, key)
         return payload, self.remainder(x, payload, key)
 
@@ -135,10 +137,18 @@ class Compressor(abc.ABC):
         decoded = self.decode(payload, like_of(x), key)
         return self.scaled(payload, least_squares_scale(x, decoded))
 
-    def least_squares_message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+    def least_squares_message(
+        self, x: Array, key: Key, memory: Array | None = None
+    ) -> tuple[Payload, Array]:
         """Returns `message` for the payload of `least_squares_rescaled`."""
+        x = x if memory is None else x + memory
         payload = self.least_squares_rescaled(x, self.encode(x, key), key)
         return payload, self.remainder(x, payload, key)
+
+    def adds(self, like: Like) -> bool:
+        """Returns whether `message` adds the memory of such a leaf in the pass that reads it."""
+        del like
+        return False
 
     def contractive(self, like: Like) -> Compressor:
         """Returns the form of this compressor that a memory can work with, for a leaf like this.
@@ -202,6 +212,14 @@ class Reducer(abc.ABC):
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
     ) -> list[Reduced]:
         """Returns one `Reduced` for each array. None for axis_name means one worker."""
+
+    def adds(self, like: Like) -> bool:
+        """Returns whether `reduce` takes `memories`, which it adds to arrays like this.
+
+        Then it has one more argument, a list with an array or None for each of xs.
+        """
+        del like
+        return False
 
     def contractive(self, like: Like) -> Reducer:
         """Returns the form of this reducer that a memory can work with, for a leaf like this."""

@@ -188,10 +188,13 @@ class Contracted(Wrapper):
             return self.compressor.scaled(payload, factor)
         return self.compressor.least_squares_rescaled(x, payload, key)
 
-    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
         if self.linear:
-            return super().message(x, key)
-        return self.compressor.least_squares_message(x, key)
+            return super().message(x, key, memory)
+        return self.compressor.least_squares_message(x, key, memory)
+
+    def adds(self, like: Like) -> bool:
+        return not self.linear and self.compressor.adds(like)
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         return self.compressor.decode(payload, like, key)

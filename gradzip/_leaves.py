@@ -72,9 +72,24 @@ def init(scheme: Scheme, params: PyTree, key: KeyLike | None, *, memory: bool) -
 
 
 def exchange(
-    scheme: Scheme, tree: PyTree, state: ExchangeState, axis_name: AxisName | None, *, memory: bool
+    scheme: Scheme,
+    tree: PyTree,
+    state: ExchangeState,
+    axis_name: AxisName | None,
+    *,
+    memory: bool,
+    addends: list[tuple[Array, Array] | None] | None = None,
 ) -> Exchanged:
-    """Reduces every leaf of a tree over the workers of an axis."""
+    """Reduces every leaf of a tree over the workers of an axis.
+
+    Args:
+      scheme: chooses the reducer of every leaf.
+      tree: what is reduced.
+      state: made by `init`, or returned by the last exchange.
+      axis_name: the axis of workers, or None.
+      memory: whether reducers are used in their contractive form.
+      addends: for leaves whose reducer `adds`, an update and a memory whose sum the leaf is.
+    """
     xs, treedef = jax.tree.flatten(tree)
     states = treedef.flatten_up_to(state.reducers)
     keys = list(fold_each(step_key(state), len(xs)))
@@ -82,7 +97,12 @@ def exchange(
     for reducer, members in _groups(scheme, xs, memory):
         validation.check_drawable(reducer, state.key)
         xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
-        for i, reduced in zip(members, reducer.reduce(xs_, states_, keys_, axis_name), strict=True):
+        more = {}
+        if addends is not None and (parts := [addends[i] for i in members]) and any(parts):
+            xs_ = [part[0] if part else x for part, x in zip(parts, xs_, strict=True)]
+            more = {'memories': [part[1] if part else None for part in parts]}
+        found = reducer.reduce(xs_, states_, keys_, axis_name, **more)
+        for i, reduced in zip(members, found, strict=True):
             out[i] = reduced
     mean, sent, lost, states = (treedef.unflatten([part[j] for part in out]) for j in range(4))
     return Exchanged(mean, sent, lost, ExchangeState(next_count(state.count), state.key, states))
@@ -113,6 +133,22 @@ def add_memory(
         return total.reshape(update.shape)
 
     return jax.tree.map(add, updates, memory if axis_name is None else memory.rows)
+
+
+def addends(
+    scheme: Scheme, updates: PyTree, memory: PyTree, scale: Any, axis_name: AxisName | None
+) -> list[tuple[Array, Array] | None]:
+    """Returns the two arrays whose sum `add_memory` returns, for leaves whose reducer adds them."""
+
+    def pair(update: Array, remembered: Array) -> tuple[Array, Array] | None:
+        like, same = memory_like(update), update.dtype == remembered.dtype == jnp.float32
+        as_it_is = isinstance(scale, int | float) and scale == 1
+        if not (same and as_it_is and reducer_for(scheme, like, memory=True).adds(like)):
+            return None
+        return update, remembered.reshape(update.shape)
+
+    pairs = jax.tree.leaves(updates), jax.tree.leaves(memory if axis_name is None else memory.rows)
+    return [pair(*both) for both in zip(*pairs, strict=True)]
 
 
 def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> list[tuple[Reducer, list[int]]]:

@@ -120,7 +120,7 @@ def leaf_program(
     own, key = compressor.contractive(x), jax.random.key(0)
 
     def memory(e: jax.Array, g: jax.Array) -> tuple:
-        return own.message(g + e, key)
+        return own.message(g, key, e) if own.adds(x) else own.message(g + e, key)
 
     keys = jax.random.split(key, WORKERS)
 

@@ -93,8 +93,11 @@ class ColumnMax(Indexed):
         values = take(flat, self._indices(places, last, x.size))
         return self._payload(places, last, values)
 
-    def message(self, x: Array, key: Key) -> tuple[ColumnSparse, Array]:
+    def message(
+        self, x: Array, key: Key, memory: Array | None = None
+    ) -> tuple[ColumnSparse, Array]:
         del key
+        x = x if memory is None else x + memory
         sparse.check_size(self, x)
         flat, tiled = x.ravel(), self._tiled(x.size)
         # One after the other, so that XLA can write what is left in the place of x.

@@ -71,7 +71,8 @@ class DCT(Wrapper):
     def _back(self, coefficients: Array, like: Like) -> Array:
         return self._transform(coefficients, inverse=True).reshape(like.shape).astype(like.dtype)
 
-    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
+        x = x if memory is None else x + memory
         if x.size <= WIDE_FROM or x.dtype != self.inner_like(like_of(x)).dtype:
             return super().message(x, key)
         return choose(x, key, default=_message, tpu=_message_in_turn, how=self)

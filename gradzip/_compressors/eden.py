@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradzip import _blocks as blocks, _checks as checks, _noise as noise
-from gradzip._base import Array, Key, Like, like_of
+from gradzip._base import Array, Key, Like
 from gradzip._compressors.integers import Quantized
 from gradzip._compressors.quantizer import Quantizer
 from gradzip._compressors.rotated import (
@@ -25,6 +25,7 @@ from gradzip._compressors.rotated import (
     rotated_like,
     swept,
 )
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.reductions import inner_products, norm as norm_of
 from gradzip._kernels.words import pack, unpack
 
@@ -105,12 +106,13 @@ class EDEN(Quantizer):
     def _swept(self, like: Like) -> bool:
         return self.bits in SWEPT_BITS and swept(like)
 
-    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Quantized, Any]:
+    def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Quantized, Any]:
         from gradzip._kernels.mosaic import rotations  # only programs for TPU need Pallas
 
         del fit  # the scale says which it is
         how = {'values': centroids(self.bits), 'bits': self.bits, 'rest': lost}
-        padded = jnp.pad(flat, (0, rotated_like(like_of(flat)).size - flat.size))
+        padding = 0, -flat.size % LONGEST_BLOCK
+        padded = Flat(*(jnp.pad(part, padding) for part in flat if part is not None))
         seeds, nearest = jnp.stack(noise.seeds(key)), self.scale == 'nearest'
         out = rotations.eden(padded, seeds, SIGNS_START, nearest=nearest, **how)
         rest = out.rest[: flat.size] if out.rest is not None else ()

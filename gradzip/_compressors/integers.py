@@ -14,6 +14,7 @@ from gradzip import _blocks as blocks, _noise as noise
 from gradzip._base import Array, Key, Like
 from gradzip._compressors.quantizer import Quantizer
 from gradzip._kernels.codes import pack_codes
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.reductions import inner_products, largest, norm
 from gradzip._kernels.rounding import codes_of, integers
 from gradzip._kernels.words import unpack
@@ -107,7 +108,7 @@ class Integral(Quantizer):
         fits = self.code_bits in SWEPT_BITS and (block in SWEPT_BLOCKS or block == like.size)
         return fits and super()._swept(like)
 
-    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Quantized, Any]:
+    def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Quantized, Any]:
         from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas
 
         grid, seeds = self._grid, jnp.stack(noise.seeds(key))
@@ -117,10 +118,11 @@ class Integral(Quantizer):
             more = {'block': block, 'norm': grid.norm, 'fit': fit, 'rest': lost}
             out = encoders.quantized(flat, seeds, **options, **more)
             return Quantized(out.words[0], out.blocks[0]), out.rest if lost else ()
-        scale = self._scale(flat)
-        last = self._fitted(flat, scale, key) if fit else scale
+        total = flat.total  # which is read several times
+        scale = self._scale(total)
+        last = self._fitted(total, scale, key) if fit else scale
         scales = jnp.concatenate([scale, last])
-        out = encoders.with_one_scale(flat, seeds, scales, rest=lost, **options)
+        out = encoders.with_one_scale(Flat(total), seeds, scales, rest=lost, **options)
         return Quantized(out.words[0], last), out.rest if lost else ()
 
     def _fitted(self, flat: Array, scale: Array, key: Key) -> Array:

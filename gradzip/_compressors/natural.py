@@ -11,6 +11,7 @@ from gradzip import _blocks as blocks, _noise as noise
 from gradzip._base import Array, Key, Like
 from gradzip._compressors.quantizer import Quantizer
 from gradzip._kernels.codes import pack_codes
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.rounding import PowersOfTwo
 from gradzip._kernels.words import unpack
 
@@ -83,13 +84,13 @@ class Natural(Quantizer):
         powers = layout.value(low | (high << LOW_BITS))
         return (powers * payload.scale).astype(like.dtype).reshape(like.shape)
 
-    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Powers, Any]:
+    def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Powers, Any]:
         from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas
 
         factor = 1 / (1 + OMEGA) if fit else 1.0
         out = encoders.powers(flat, jnp.stack(noise.seeds(key)), factor=factor, rest=lost)
         low, high = out.words
-        return Powers(low, high, jnp.full([], factor, flat.dtype)), out.rest if lost else ()
+        return Powers(low, high, jnp.full([], factor, jnp.float32)), out.rest if lost else ()
 
     def _mean(self, payloads: Powers, size: int, keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas

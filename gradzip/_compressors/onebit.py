@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradzip import _blocks as blocks, _checks as checks
 from gradzip._base import Array, Key, Like
 from gradzip._compressors.quantizer import Quantizer
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.signs import means_of, signs_and_two_means
 from gradzip._kernels.words import WORD_BITS, unpack
 
@@ -80,13 +81,14 @@ class OneBit(Quantizer):
     def _swept(self, like: Like) -> bool:
         return blocks.block_of(like.size, self.block) == like.size and super()._swept(like)
 
-    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[TwoMeans, Any]:
+    def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[TwoMeans, Any]:
         from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas
 
         del key, fit  # the means are the least-squares scales
         bits, below, high, low = encoders.signs_and_two_sums(flat)
         means = means_of(below, high, low, flat.size)
-        rest = flat - jnp.where(flat < 0, means[1, 0], means[0, 0]) if lost else ()
+        total = flat.total
+        rest = total - jnp.where(total < 0, means[1, 0], means[0, 0]) if lost else ()
         return TwoMeans(bits, means), rest
 
     def _mean(self, payloads: TwoMeans, size: int, keys: Key) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
 from gradzip._blocks import wide
-from gradzip._kernels.fused import fused, one_at_a_time
+from gradzip._kernels.fused import Flat, fused, one_at_a_time
 from gradzip._kernels.platform import choose
 
 MOST_BITS = 512  # of the codes that all workers have for an entry, or they exceed on-chip memory
@@ -36,8 +36,8 @@ class Quantizer(Compressor):
         """Returns the entries, in the shape and dtype of `like`."""
 
     @abc.abstractmethod
-    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Payload, Any]:
-        """Returns the payload of a flat array, and what is lost if that is wanted.
+    def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Payload, Any]:
+        """Returns the payload of a flat array or sum, and what is lost if that is wanted.
 
         With `fit`, the payload is that of `least_squares_rescaled`.
         """
@@ -53,17 +53,24 @@ class Quantizer(Compressor):
     def encode(self, x: Array, key: Key) -> Payload:
         return self._made(x, key, fit=False, lost=False)[0]
 
-    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
-        return self._made(x, key, fit=False, lost=True)
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
+        return self._made(x, key, memory, fit=False, lost=True)
 
-    def least_squares_message(self, x: Array, key: Key) -> tuple[Payload, Array]:
-        return self._made(x, key, fit=True, lost=True)
+    def least_squares_message(
+        self, x: Array, key: Key, memory: Array | None = None
+    ) -> tuple[Payload, Array]:
+        return self._made(x, key, memory, fit=True, lost=True)
 
-    def _made(self, x: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Payload, Any]:
+    def adds(self, like: Like) -> bool:
+        return like.dtype == jnp.float32 and self._swept(like)
+
+    def _made(
+        self, x: Array, key: Key, memory: Array | None = None, *, fit: bool, lost: bool
+    ) -> tuple[Payload, Any]:
         how = {'how': self, 'fit': fit, 'lost': lost}
         if not self._swept(like_of(x)):
-            return _plain(x, key, **how)
-        return choose(x, key, default=_plain, tpu=_on_tpu, **how)
+            return _plain(x, key, memory, **how)
+        return choose(x, key, memory, default=_plain, tpu=_on_tpu, **how)
 
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         if not self._swept(like):
@@ -84,20 +91,26 @@ def _bare(like: Any) -> Like:
     return Like(like.shape, like.dtype)
 
 
-def _plain(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tuple[Payload, Any]:
+def _plain(
+    x: Array, key: Key, memory: Array | None, *, how: Quantizer, fit: bool, lost: bool
+) -> tuple[Payload, Any]:
+    x = x if memory is None else x + memory
     payload = how._encode(x, key)
     if fit:
         payload = how.least_squares_rescaled(x, payload, key)
     return payload, x - how._decode(payload, like_of(x), key) if lost else ()
 
 
-def _on_tpu(x: Array, key: Key, *, how: Quantizer, fit: bool, lost: bool) -> tuple[Payload, Any]:
+def _on_tpu(
+    x: Array, key: Key, memory: Array | None, *, how: Quantizer, fit: bool, lost: bool
+) -> tuple[Payload, Any]:
     same = x.dtype == jnp.float32  # or what was sent is rounded once more, to the dtype of x
 
-    def sweep(flat: Array, key: Key) -> tuple[Payload, Any]:
-        return how._sweep(flat, key, fit=fit, lost=lost and same)
+    def sweep(key: Key, *parts: Array) -> tuple[Payload, Any]:
+        return how._sweep(Flat(*parts), key, fit=fit, lost=lost and same)
 
-    payload, rest = one_at_a_time(sweep, wide(x), key)
+    parts = (wide(x),) if memory is None else (memory.ravel(), wide(x))
+    payload, rest = one_at_a_time(sweep, key, *parts)
     if lost and same:
         rest = rest.reshape(x.shape)
     elif lost:

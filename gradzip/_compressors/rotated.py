@@ -62,7 +62,8 @@ class Rotated(Wrapper):
     def decode(self, payload: Payload, like: Like, key: Key) -> Array:
         return rotate_back(self.compressor.decode(payload, rotated_like(like), key), like, key)
 
-    def message(self, x: Array, key: Key) -> tuple[Payload, Array]:
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
+        x = x if memory is None else x + memory
         if x.dtype != jnp.float32 or not swept(like_of(x)):
             return super().message(x, key)
         return choose(x, key, default=_message, tpu=_message_in_turn, how=self)

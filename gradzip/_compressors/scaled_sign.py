@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradzip import _blocks as blocks
 from gradzip._base import Array, Key, Like
 from gradzip._compressors.quantizer import Quantizer
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.signs import signs_and_mean
 from gradzip._kernels.words import unpack
 
@@ -52,12 +53,13 @@ class ScaledSign(Quantizer):
         entries = jnp.where(negative, -payload.scale, payload.scale)
         return entries.astype(like.dtype).reshape(like.shape)
 
-    def _sweep(self, flat: Array, key: Key, *, fit: bool, lost: bool) -> tuple[Signs, Any]:
+    def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Signs, Any]:
         from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas
 
         del key, fit  # the mean is the least-squares scale
         bits, mean = encoders.signs(flat)
-        rest = flat - jnp.where(jnp.signbit(flat), -mean, mean) if lost else ()
+        total = flat.total
+        rest = total - jnp.where(jnp.signbit(total), -mean, mean) if lost else ()
         return Signs(bits, scale=mean), rest
 
     def _mean(self, payloads: Signs, size: int, keys: Key) -> Array:

@@ -59,8 +59,9 @@ class TopK(Indexed):
         values, indices = top_k(x.ravel(), kept(self.fraction, x.size))
         return Sparse(values, sparse.write(indices, x.size, self.indices))
 
-    def message(self, x: Array, key: Key) -> tuple[Sparse, Array]:
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Sparse, Array]:
         del key
+        x = x if memory is None else x + memory
         sparse.check_size(self, x)
         values, indices, rest = take_top_k(x.ravel(), kept(self.fraction, x.size))
         payload = Sparse(values, sparse.write(indices, x.size, self.indices))

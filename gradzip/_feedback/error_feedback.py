@@ -137,8 +137,9 @@ def error_feedback(
         validation.check_state(state, ErrorFeedbackState, made_for)
         updates, error = validation.received(updates, state.error, axis_name)
         target = leaves.add_memory(scheme, updates, state.error, decay, axis_name)
+        parts = leaves.addends(scheme, updates, state.error, decay, axis_name)
         mean, sent, lost, exchange = leaves.exchange(
-            scheme, target, state.exchange, axis_name, memory=True
+            scheme, target, state.exchange, axis_name, memory=True, addends=parts
         )
         kept = _kept(lost, sent, drop)
         if at_random:

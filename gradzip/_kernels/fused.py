@@ -10,14 +10,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradzip._base import Array
 from gradzip._compat import one_chip_of_tpu
 
 FUSED_FROM = (1 << 14) + 1  # entries; smaller arrays of a shape are computed at once
+
+
+class Flat(NamedTuple):
+    """A flat array, or the sum of two that a kernel adds."""
+
+    first: Array  # f32[n]
+    second: Array | None = None  # f32[n]
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self.first.size
+
+    @property
+    def total(self) -> Array:
+        """The array."""
+        return self.first if self.second is None else self.first + self.second
 
 
 def fused(size: int, dtype: Any) -> bool:

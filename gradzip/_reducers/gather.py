@@ -66,12 +66,20 @@ class Gather(Reducer):
     def contractive(self, like: Like) -> Gather:
         return Gather(self.compressor.contractive(like))
 
+    def adds(self, like: Like) -> bool:
+        return self.compressor.adds(like)
+
     def reduce(
-        self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
+        self,
+        xs: list[Array],
+        states: list[State],
+        keys: list[Key],
+        axis_name: AxisName | None,
+        memories: list[Array | None] | None = None,
     ) -> list[Reduced]:
         me, likes = axes.worker_index(axis_name), [like_of(x) for x in xs]
         mine = self._each(_fold_in(jnp.stack(keys), me))
-        payloads, sents, losts = self.messages(xs, mine)
+        payloads, sents, losts = self.messages(xs, mine, memories)
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
@@ -92,15 +100,18 @@ class Gather(Reducer):
         return AT_ONCE_UP_TO, 0
 
     def messages(
-        self, xs: list[Array], keys: list[Key]
+        self, xs: list[Array], keys: list[Key], memories: list[Array | None] | None = None
     ) -> tuple[list[Payload], list[Array], list[Array]]:
         """Returns what this worker sends, what that stands for, and what is lost."""
 
-        def message(like: Like, x: Array, key: Key) -> tuple[Payload, Array, Array]:
-            payload, lost = self.compressor.message(x, key)
+        def message(
+            like: Like, x: Array, key: Key, memory: Array | None
+        ) -> tuple[Payload, Array, Array]:
+            payload, lost = self.compressor.message(x, key, memory)
             return payload, self.compressor.decode(payload, like, key), lost
 
-        messages = each(message, [like_of(x) for x in xs], *self._together, xs, keys)
+        columns = xs, keys, memories or [None] * len(xs)
+        messages = each(message, [like_of(x) for x in xs], *self._together, *columns)
         payloads, sents, losts = ([part[j] for part in messages] for j in range(3))
         return payloads, sents, losts
 

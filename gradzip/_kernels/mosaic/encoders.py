@@ -11,6 +11,7 @@ from jax import lax
 from gradzip import _noise as noise
 from gradzip._base import Array
 from gradzip._blocks import reciprocal
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.mosaic.lanes import over_blocks
 from gradzip._kernels.mosaic.sweep import Swept, Tile, sweep
 from gradzip._kernels.rounding import PowersOfTwo, bounded, codes_of, integers
@@ -19,7 +20,7 @@ SHARE = 256  # entries of a tile that are added at one place: magnitudes are div
 
 
 def quantized(
-    x: Array,
+    x: Flat,
     seeds: Array,
     *,
     block: int,
@@ -66,7 +67,7 @@ def quantized(
 
 
 def with_one_scale(
-    x: Array,
+    x: Flat,
     seeds: Array,
     scales: Array,
     *,
@@ -99,7 +100,7 @@ def with_one_scale(
     return sweep(kernel, x, seeds, floats, bits=(bits,), rest=rest)
 
 
-def signs(x: Array) -> tuple[Array, Array]:
+def signs(x: Flat) -> tuple[Array, Array]:
     """The sign bits u32[words], and the mean magnitude f32[]."""
 
     def kernel(x: Array, place: Array, words: list[Array], floats: list[Array]) -> Tile:
@@ -114,7 +115,7 @@ def signs(x: Array) -> tuple[Array, Array]:
     return out.words[0], unit * (jnp.sum(parts / unit) * (SHARE / max(x.size, 1)))
 
 
-def signs_and_two_sums(x: Array) -> tuple[Array, Array, Array, Array]:
+def signs_and_two_sums(x: Flat) -> tuple[Array, Array, Array, Array]:
     """Bits that are set where x < 0, how many, and the sums / 32 of the others and of those.
 
     u32[words], f32[1], f32[1], f32[1].
@@ -129,10 +130,10 @@ def signs_and_two_sums(x: Array) -> tuple[Array, Array, Array, Array]:
     out = sweep(kernel, x, bits=(1,), sums=2)
     high, low = (jnp.sum(part * (SHARE / 32), keepdims=True) for part in out.sums)
     ones = lax.population_count(out.words[0]).astype(jnp.int32)
-    return out.words[0], jnp.sum(ones)[None].astype(x.dtype), high, low
+    return out.words[0], jnp.sum(ones)[None].astype(jnp.float32), high, low
 
 
-def powers(x: Array, seeds: Array, *, factor: float = 1.0, rest: bool = False) -> Swept:
+def powers(x: Flat, seeds: Array, *, factor: float = 1.0, rest: bool = False) -> Swept:
     """Codes of powers of two: their eight lower bits and the sign.
 
     Args:

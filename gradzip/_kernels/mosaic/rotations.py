@@ -20,6 +20,7 @@ from gradzip._axes import vary_like
 from gradzip._base import Array
 from gradzip._blocks import reciprocal
 from gradzip._compat import like_varying
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.mosaic.decoders import UNIT, codes_of_rows
 from gradzip._kernels.mosaic.lanes import LANES, SQUARE, SUBLANES, iota
 from gradzip._kernels.mosaic.sweep import Swept, Tile, sweep
@@ -45,13 +46,13 @@ def rotate(x: Array, seeds: Array, start: int, *, back: bool) -> Array:
             return Tile(rest=_with_signs(_transform(x), place, words, start))
         return Tile(rest=_transform(_with_signs(x, place, words, start)))
 
-    rest = sweep(kernel, x, seeds, rest=True).rest
+    rest = sweep(kernel, Flat(x), seeds, rest=True).rest
     assert rest is not None
     return rest
 
 
 def eden(
-    x: Array,
+    x: Flat,
     seeds: Array,
     start: int,
     *,

@@ -17,6 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 from gradzip._axes import vary_like
 from gradzip._base import Array
 from gradzip._compat import like_varying
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.mosaic.lanes import LANES, SUBLANES, block_rows, iota, pack_rows
 from gradzip._kernels.words import WORD_BITS, words_for
 
@@ -48,7 +49,7 @@ Kernel = Callable[[Array, Array, list[Array], list[Array]], Tile]
 
 def sweep(
     kernel: Kernel,
-    x: Array,
+    x: Flat,
     words: Array | None = None,
     floats: Array | None = None,
     *,
@@ -62,31 +63,28 @@ def sweep(
     Args:
       kernel: from a tile f32[256, 128], the place of each of its entries in the array as i32, and
         the scalars to a `Tile`. Entries after the end of the array are zeros.
-      x: f32[n].
+      x: f32[n], or a sum. The rest takes the place of the array or of the first addend.
       words: scalars for the kernel, u32[k].
       floats: scalars for the kernel, f32[k].
       bits: the widths of the codes: 1, 2, 4 or 8.
       blocks: the lengths of the blocks that the kernel gives numbers for, from `lanes.BLOCKS`.
       sums: how many sums the kernel gives.
-      rest: whether the kernel gives a rest. It takes the place of x if x is not used afterwards.
+      rest: whether the kernel gives a rest.
     """
     size = x.size
     words = jnp.zeros(1, jnp.uint32) if words is None else words
     floats = jnp.zeros(1, jnp.float32) if floats is None else floats
-    # Without the barrier, XLA computes x as an array of another shape than the one that it
-    # replaces, so that it has to be copied.
-    x = lax.optimization_barrier(x)
-    entries = jnp.pad(x, (0, -size % WHOLE)).reshape(-1, LANES)
-    operands = (vary_like(words, x), vary_like(floats, x), entries)
-    shapes = _shapes(entries.shape[0], bits, blocks, sums, rest)
+    addends = [_rows_of(part) for part in x if part is not None]
+    one, rows = addends[0], addends[0].shape[0]
+    shapes = _shapes(rows, bits, blocks, sums, rest)
     out = pl.pallas_call(
-        _body(kernel, entries.shape[0], bits, blocks, sums, rest),
-        grid=(_grid(entries.shape[0]),),
-        in_specs=[_SCALARS, _SCALARS, _rows(TILES * ROWS)],
-        out_specs=[_rows(rows) for _, _, rows in shapes],
-        out_shape=[like_varying((total, LANES), dtype, x) for total, dtype, _ in shapes],
+        _body(kernel, len(addends), rows, bits, blocks, sums, rest),
+        grid=(_grid(rows),),
+        in_specs=[_SCALARS, _SCALARS, *[_rows(TILES * ROWS)] * len(addends)],
+        out_specs=[_rows(count) for _, _, count in shapes],
+        out_shape=[like_varying((total, LANES), dtype, one) for total, dtype, _ in shapes],
         input_output_aliases={2: len(shapes) - 1} if rest else {},
-    )(*operands)
+    )(vary_like(words, one), vary_like(floats, one), *(vary_like(a, one) for a in addends))
     first, second = len(bits), len(bits) + len(blocks)
     return Swept(
         tuple(part.reshape(-1)[: words_for(size, b)] for part, b in zip(out, bits, strict=False)),
@@ -97,6 +95,13 @@ def sweep(
         tuple(part.reshape(-1) for part in out[second : second + sums]),
         out[-1].reshape(-1)[:size] if rest else None,
     )
+
+
+def _rows_of(x: Array) -> Array:
+    """A flat array in rows of lanes, padded with zeros."""
+    # Without the barrier, XLA computes x as an array of another shape than the one that it
+    # replaces, so that it has to be copied.
+    return jnp.pad(lax.optimization_barrier(x), (0, -x.size % WHOLE)).reshape(-1, LANES)
 
 
 _SCALARS = pl.BlockSpec(memory_space=pltpu.SMEM)
@@ -124,11 +129,18 @@ def _shapes(
 
 
 def _body(
-    kernel: Kernel, rows: int, bits: tuple[int, ...], blocks: tuple[int, ...], sums: int, rest: bool
+    kernel: Kernel,
+    addends: int,
+    rows: int,
+    bits: tuple[int, ...],
+    blocks: tuple[int, ...],
+    sums: int,
+    rest: bool,
 ) -> Callable[..., None]:
     """The kernel of one step: `TILES` tiles."""
 
-    def body(words_ref: Any, floats_ref: Any, x_ref: Any, *refs: Any) -> None:
+    def body(words_ref: Any, floats_ref: Any, *refs: Any) -> None:
+        xs, refs = refs[:addends], refs[addends:]
         step = pl.program_id(0)
         words = [words_ref[i] for i in range(words_ref.shape[0])]
         floats = [floats_ref[i] for i in range(floats_ref.shape[0])]
@@ -139,7 +151,8 @@ def _body(
             here = pl.ds(pl.multiple_of(tile * ROWS, ROWS), ROWS)
             row = first + iota((ROWS, LANES), 0)
             # After the end of the array there is what was in on-chip memory before.
-            x = jnp.where(row < rows, x_ref[here, :], 0)
+            x = xs[0][here, :] if addends == 1 else xs[0][here, :] + xs[1][here, :]
+            x = jnp.where(row < rows, x, 0)
             made = kernel(x, row * LANES + iota((ROWS, LANES), 1), words, floats)
             for ref, codes, b in zip(packed, made.codes, bits, strict=True):
                 _store(ref, tile, pack_rows(codes, b))
