@@ -73,8 +73,7 @@ def main(
     if quick and scheme is None:
         jobs = [job for job in jobs if job.scheme in QUICK]
     out.mkdir(parents=True, exist_ok=True)
-    found = _compile(jobs, seconds, console)
-    tables.write_csv(out / 'programs.csv', report.csv_rows(found))
+    found = _compile(jobs, seconds, console, out / 'programs.csv')
     tables.show(console, out / 'tables.txt', *report.tables_of(found))
     figures.save(report.draw(found), out / 'passes.png')
 
@@ -106,13 +105,17 @@ def _jobs(chip: str | None, scheme: str | None, form: str, entries: int | None) 
     ]
 
 
-def _compile(jobs: list[Job], seconds: float, console: Console) -> list[tuple[Job, Result]]:
+def _compile(
+    jobs: list[Job], seconds: float, console: Console, path: Path
+) -> list[tuple[Job, Result]]:
+    """What every program costs. The rows so far are in a file, whatever happens to the rest."""
     found = []
     with Compiler(seconds) as compiler, Progress(console=console) as progress:
         bar: Any = progress.add_task('compiling', total=len(jobs))
         for job in jobs:
             progress.update(bar, description=f'{job.chip} {job.form} {job.scheme}')
             found.append((job, compiler(job)))
+            tables.write_csv(path, report.csv_rows(found))
             progress.advance(bar)
     return found
 
