@@ -114,6 +114,17 @@ def test_rotations_equal_the_plain_forms(name, request):
         assert not np.isfinite(mean).any()
 
 
+@pytest.mark.parametrize('name', ['one bit', 'one scale', 'natural', 'qsgd', 'eden'])
+def test_a_memory_is_added(name, kernels):
+    """The kernel adds what would else be added before it."""
+    own = {**QUANTIZERS, **ROTATED}[name].contractive(jax.ShapeDtypeStruct((STEPS,), jnp.float32))
+    x = inputs(STEPS, 'float32')['normal']
+    memory = jnp.roll(x, 1) / 2
+    got = jax.jit(own.message)(x, KEY, memory)
+    expected = jax.jit(lambda x: own.message(x, KEY))(x + memory)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
 @pytest.mark.parametrize('name', ['one bit', 'natural', 'qsgd', 'eden'])
 def test_the_steps_of_a_kernel_meet(name, request):
     x = inputs(STEPS, 'float32')['normal']

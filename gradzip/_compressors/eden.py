@@ -74,6 +74,7 @@ class EDEN(Quantizer):
     _: dataclasses.KW_ONLY
     scale: Literal['unbiased', 'nearest'] = 'unbiased'
     random: ClassVar[bool] = True
+    tile: ClassVar[int] = LONGEST_BLOCK
 
     def __post_init__(self) -> None:
         checks.integer('EDEN', 'bits', self.bits, 1, 5)

@@ -26,6 +26,7 @@ class Quantizer(Compressor):
     """
 
     code_bits: ClassVar[int]  # of a code
+    tile: ClassVar[int] = 1024  # entries; a kernel reads leaves of a multiple of it as they are
 
     @abc.abstractmethod
     def _encode(self, x: Array, key: Key) -> Payload:
@@ -62,7 +63,9 @@ class Quantizer(Compressor):
         return self._made(x, key, memory, fit=True, lost=True)
 
     def adds(self, like: Like) -> bool:
-        return like.dtype == jnp.float32 and self._swept(like)
+        # Other leaves are padded by a copy, which the sum does not need.
+        whole = like.size % self.tile == 0
+        return whole and like.dtype == jnp.float32 and self._swept(like)
 
     def _made(
         self, x: Array, key: Key, memory: Array | None = None, *, fit: bool, lost: bool
