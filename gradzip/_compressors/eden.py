@@ -73,6 +73,7 @@ class EDEN(Quantizer):
     _: dataclasses.KW_ONLY
     scale: Literal['unbiased', 'nearest'] = 'unbiased'
     random: ClassVar[bool] = True
+    _decoded_at_once: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         checks.integer('EDEN', 'bits', self.bits, 1, 5)
