@@ -71,6 +71,9 @@ class Compressor(abc.ABC):
     random: ClassVar[bool] = False
     sparse: ClassVar[bool] = False
     selects: ClassVar[bool] = False
+    # Workers whose payloads an accelerator decodes in one pass: one where an entry depends on many
+    # entries of the payload, because each decoded array is then stored.
+    _decoded_at_once: ClassVar[int] = 8
 
     @abc.abstractmethod
     def encode(self, x: Array, key: Key) -> Payload:
@@ -96,7 +99,10 @@ class Compressor(abc.ABC):
         from gradzip._kernels.in_turn import add_in_turn  # it needs types of this module
 
         first, workers = add(0, jnp.zeros(like.shape, like.dtype)), keys.shape[0]
-        return add_in_turn(lambda i, total: add(i + 1, total), first, workers - 1) / workers
+        total = add_in_turn(
+            lambda i, total: add(i + 1, total), first, workers - 1, self._decoded_at_once
+        )
+        return total / workers
 
     def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
         """Returns what encoding lost, x - decode(payload)."""

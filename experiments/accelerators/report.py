@@ -34,6 +34,7 @@ CAPTION = (
     'takes its dearer branch. temporaries: leaves. random: indices gathered or scattered and '
     'entries sorted, over all entries. limit: what the passes take at the bandwidth of the chip.'
 )
+TICKS = (2, 3, 4, 6, 10, 20, 40, 100)
 Found = list[tuple[Job, Result]]
 
 
@@ -95,6 +96,8 @@ def draw(found: Found) -> Figure:
         panel.set_yticks(range(len(names)), names)
         panel.invert_yaxis()
         panel.set(xscale='log', xlabel='passes over memory', title=TITLES[form].split(',')[0])
+        panel.set_xticks(TICKS, map(str, TICKS))
+        panel.minorticks_off()
     panels[0, 0].legend()
     return figure
 

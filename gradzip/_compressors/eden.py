@@ -75,6 +75,7 @@ class EDEN(Quantizer):
     scale: Literal['unbiased', 'nearest'] = 'unbiased'
     random: ClassVar[bool] = True
     tile: ClassVar[int] = LONGEST_BLOCK
+    _decoded_at_once: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         checks.integer('EDEN', 'bits', self.bits, 1, 5)

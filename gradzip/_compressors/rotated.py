@@ -52,6 +52,7 @@ class Rotated(Wrapper):
     """
 
     random: ClassVar[bool] = True  # the signs
+    _decoded_at_once: ClassVar[int] = 1
 
     def inner_like(self, like: Like) -> Like:
         return rotated_like(like)
