@@ -140,15 +140,18 @@ def addends(
 ) -> list[tuple[Array, Array] | None]:
     """Returns the two arrays whose sum `add_memory` returns, for leaves whose reducer adds them."""
 
-    def pair(update: Array, remembered: Array) -> tuple[Array, Array] | None:
+    def pair(update: Array, remembered: Array | narrow.Int8Blocks) -> tuple[Array, Array] | None:
+        if isinstance(remembered, narrow.Int8Blocks):
+            return None
         like, same = memory_like(update), update.dtype == remembered.dtype == jnp.float32
         as_it_is = isinstance(scale, int | float) and scale == 1
         if not (same and as_it_is and reducer_for(scheme, like, memory=True).adds(like)):
             return None
         return update, remembered.reshape(update.shape)
 
-    pairs = jax.tree.leaves(updates), jax.tree.leaves(memory if axis_name is None else memory.rows)
-    return [pair(*both) for both in zip(*pairs, strict=True)]
+    gradients, treedef = jax.tree.flatten(updates)
+    memories = treedef.flatten_up_to(memory if axis_name is None else memory.rows)
+    return [pair(*both) for both in zip(gradients, memories, strict=True)]
 
 
 def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> list[tuple[Reducer, list[int]]]:

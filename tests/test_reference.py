@@ -229,8 +229,8 @@ def test_bernoulli_never_needs_more_room_than_it_has():
 
 def test_what_exceeds_the_room_is_lost_not_misplaced():
     class Narrow(gz.Bernoulli):
-        def _positions(self, size, key):
-            return super()._positions(size, key)[:2]
+        def positions(self, size, key):
+            return super().positions(size, key)[:2]
 
     got = decoded(Narrow(1.0), np.arange(1.0, 6.0, dtype=np.float32), jax.random.key(0))
     np.testing.assert_array_equal(got, [1, 2, 0, 0, 0])
