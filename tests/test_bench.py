@@ -32,6 +32,7 @@ def test_every_compressor_is_measured():
     assert public <= CLASSES
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path):
     """A table, rows for the README, and an error that lists the choices."""
     arguments = ('--size', '2000', '--rounds', '2', '--out', str(tmp_path))
@@ -60,6 +61,7 @@ def test_the_plain_forms_are_the_same_algorithm():
     np.testing.assert_allclose(state[0].error, error, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_cases_do_what_they_say():
     """Decoding takes from p what was sent; the rest of encoding is what was lost."""
     size, scheme = 300, gz.TopK(0.1)

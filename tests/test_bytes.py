@@ -127,7 +127,16 @@ def test_what_one_worker_sends_to_itself_is_nothing(name):
     assert gz.payload_bytes(REDUCERS[name], PARAMS, workers=1) == 0
 
 
-@pytest.mark.parametrize('name', ['measured', 'skip_nonfinite', 'every', 'participate', 'marina'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'measured',
+        'skip_nonfinite',
+        'every',
+        'participate',
+        pytest.param('marina', marks=pytest.mark.slow),
+    ],
+)
 def test_whole_transformations(name):
     """Metrics and wrappers have collectives of their own."""
     tx = TRANSFORMATIONS[name].scheme(AXIS)

@@ -62,6 +62,7 @@ def test_windows_are_pieces_of_the_text():
     assert not np.array_equal(text().batch(4, SMALL, 0), text().batch(4, SMALL, 1))
 
 
+@pytest.mark.slow
 def test_the_default_has_three_million_parameters_and_size_is_a_parameter():
     assert 3e6 < Model(Size()).entries < 3.5e6
     wider = dataclasses.replace(SMALL, width=32)

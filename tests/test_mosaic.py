@@ -101,7 +101,9 @@ def test_kernels_equal_the_plain_forms(name, request):
     check(under_a_memory, QUANTIZERS[name], inputs(1057, 'float32'), request)
 
 
-@pytest.mark.parametrize('name', ROTATED)
+@pytest.mark.parametrize(
+    'name', [pytest.param(n, marks=[pytest.mark.slow] * (n != 'eden')) for n in ROTATED]
+)
 def test_rotations_equal_the_plain_forms(name, request):
     """Where a block is not finite, its codes are arbitrary, and nothing that is decoded is."""
     cases = inputs((2 << 14) - 5, 'float32')

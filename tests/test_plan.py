@@ -59,6 +59,7 @@ def test_off_the_network_a_worker_does_what_it_does_on_it(name):
         np.testing.assert_allclose(mine, other[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_random_ones_run_off_the_network_too():
     tx = gz.error_feedback(gz.TwoShot(gz.QSGD(7)), AXIS, key=0)
     x = jnp.ones(64)

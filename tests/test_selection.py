@@ -318,7 +318,16 @@ def test_topk_uses_it_for_large_leaves():
     np.testing.assert_array_equal(compressor.decode(payload, like, key), kept)
 
 
-@pytest.mark.parametrize('name', ['normal', 'all equal', 'mostly zero', 'not finite', 'single'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param('normal', marks=pytest.mark.slow),
+        'all equal',
+        'mostly zero',
+        'not finite',
+        'single',
+    ],
+)
 def test_threshold_and_energy_of_large_leaves(name):
     """What is kept is the `count` largest, and holds what was promised."""
     x = INPUTS[name](np.random.default_rng(0), 200_001)

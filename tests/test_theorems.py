@@ -189,6 +189,7 @@ def test_refused_arguments(tmp_path: Path, arguments: tuple[str, ...], message: 
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path):
     """A small table with its files; the figures hold more than axes."""
     code, output = run_cli(

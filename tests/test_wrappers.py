@@ -213,7 +213,10 @@ def hierarchical_run(name, mapper, steps=3):
     return grads, out, state
 
 
-@pytest.mark.parametrize('name', HIERARCHICAL)
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == 'shared mask')) for n in HIERARCHICAL],
+)
 def test_hierarchical_is_the_same_simulated_and_on_devices(name):
     _, simulated, _ = hierarchical_run(name, 'vmap')
     _, devices, _ = hierarchical_run(name, 'shard_map')
