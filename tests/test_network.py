@@ -59,9 +59,9 @@ def test_fewer_bytes_are_faster_on_a_slow_link(tmp_path):
 @pytest.fixture
 def interrupted(tmp_path):
     """A measurement that is under way, and that is ended with all it made if its test fails."""
-    process = subprocess.Popen(
-        [*COMMAND, '--out', str(tmp_path)], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL
-    )
+    # A shell makes its background jobs, and all that they start, ignore the signal of an interrupt.
+    listens = ['env', '--default-signal=INT', *COMMAND, '--out', str(tmp_path)]
+    process = subprocess.Popen(listens, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     yield process
     if process.poll() is None:
         process.terminate()  # it takes its network down itself
