@@ -227,7 +227,7 @@ def test_a_state_with_the_same_arrays_takes_the_words_of_the_new_transformation(
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
-@pytest.mark.parametrize('workers', [2, 6])
+@pytest.mark.parametrize('workers', [pytest.param(2, marks=pytest.mark.slow), 6])
 def test_another_number_of_workers(workers, tmp_path):
     """The recipe: restore into `resize` of a new state, resize what was restored, and place it."""
     tx = chain('error_feedback gather topk')

@@ -253,6 +253,7 @@ def test_what_is_said_of_the_runs():
     assert comparison.findings(runs[1:2])[0].endswith('initial gap: nothing at delay 0.')
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path, libsvm: Path):
     """A small comparison writes its table, its CSV file and its figure."""
     out = tmp_path / 'out'

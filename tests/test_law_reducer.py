@@ -13,6 +13,7 @@ from tests.zoo import COMPRESSORS, REDUCER_ROWS, REDUCERS, representatives
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
 WORKERS = 4
+LONG_TO_COMPILE = 'gather randk', 'gather weighted bernoulli', 'gather induced'
 SHAPES = [(12, 3, 2), (), (0,)]
 
 
@@ -51,7 +52,9 @@ def on_devices(reducer: gz.Reducer, xs: list) -> tuple[list, list, list, list]:
     return jax.jit(devices)(xs)
 
 
-@pytest.mark.parametrize('name', REDUCERS)
+@pytest.mark.parametrize(
+    'name', [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG_TO_COMPILE)) for n in REDUCERS]
+)
 def test_the_mean_is_that_of_what_was_sent_and_the_same_in_the_simulator(name):
     xs = arrays(WORKERS)
     expected, got = simulated(REDUCERS[name], xs), on_devices(REDUCERS[name], xs)
@@ -63,7 +66,9 @@ def test_the_mean_is_that_of_what_was_sent_and_the_same_in_the_simulator(name):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('scheme', ['topk', 'weighted bernoulli', 'qsgd 4 bits'])
+@pytest.mark.parametrize(
+    'scheme', ['topk', 'qsgd 4 bits', pytest.param('weighted bernoulli', marks=pytest.mark.slow)]
+)
 def test_arrays_alike_are_each_reduced_as_alone(scheme):
     """Where arrays of one shape share a loop, none takes another's place, key or payload."""
     reducer = gz.Gather(COMPRESSORS[scheme])

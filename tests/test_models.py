@@ -15,6 +15,7 @@ from experiments.models import Model, Size, text
 SMALL = Size(layers=2, width=16, heads=2, context=12)
 
 
+@pytest.mark.slow
 def test_a_prediction_depends_on_what_came_before_alone():
     model = Model(SMALL)
     run = nnx.merge(model.structure, model.params)
@@ -43,6 +44,7 @@ def test_it_starts_with_little_more_than_a_guess_and_learns():
     assert float(loss(params, unseen)) < start - 1
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_of_minus_log_probabilities():
     model = Model(SMALL)
     windows = text().batch(3, SMALL, seed=1)

@@ -215,7 +215,10 @@ def hierarchical_run(name, mapper, steps=3):
 
 @pytest.mark.parametrize(
     'name',
-    [pytest.param(n, marks=[pytest.mark.slow] * (n == 'shared mask')) for n in HIERARCHICAL],
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n in ('shared mask', 'ef21', 'metrics')))
+        for n in HIERARCHICAL
+    ],
 )
 def test_hierarchical_is_the_same_simulated_and_on_devices(name):
     _, simulated, _ = hierarchical_run(name, 'vmap')
