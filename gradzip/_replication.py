@@ -59,7 +59,7 @@ def settled(
       ValueError: an update or an unmarked part of the state differs between workers.
     """
     _check_state(state, names)
-    paths, values = zip(*jax.tree_util.tree_leaves_with_path(updates), strict=True)
+    values = jax.tree.leaves(updates)
     left = [i for i, value in enumerate(values) if varying(value) & set(names)]
     if not left:
         return updates
@@ -71,8 +71,9 @@ def settled(
     constants = dict(zip(left, _constants(outputs, grads), strict=True))
     for i, constant in constants.items():
         if constant is None:
+            path, _ = jax.tree_util.tree_leaves_with_path(updates)[i]
             raise ValueError(
-                f'The chain leaves an update at {axes.path_of(paths[i])!r} that differs between '
+                f'The chain leaves an update at {axes.path_of(path)!r} that differs between '
                 f'the workers of {names}: nothing exchanges it. Put an exchange into the chain, '
                 f'such as gradzip.error_feedback(gradzip.TopK(0.01), axis_name={names!r}). Where '
                 'optax.masked is around an exchange, use optax.partition, with '

@@ -257,3 +257,12 @@ def test_arguments_of_another_kind_are_refused(name):
     make, message = WRONG_KINDS[name]
     with pytest.raises(TypeError, match=message):
         make()
+
+
+def test_a_model_without_params_is_evaluated():
+    tx, said = chain(), []
+    state, step = gz.data_parallel(
+        lambda params, x: jnp.mean(x), {}, tx, mesh_of(4), AXIS, printer=said.append
+    )
+    state, value = step(state, jnp.ones((4, 2)))
+    assert (state.params, float(value)) == ({}, 1.0)
