@@ -1,5 +1,8 @@
 """The comparison of steps: what it measures, how it searches, and how it goes on."""
 
+import dataclasses
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -78,6 +81,20 @@ def test_the_command_finishes_and_does_not_run_anything_twice(tmp_path):
     compare(trainer, METHODS[:1], 0.01, 1)
     assert (tmp_path / 'runs.json').stat().st_mtime_ns == runs
     assert trainer.runs[0].curve[0] > trainer.runs[0].curve[-1]
+
+
+def test_runs_of_another_setting_are_not_taken_for_its_own(tmp_path):
+    path = tmp_path / 'runs.json'
+    kept = {
+        'setting': dataclasses.asdict(QUICK),
+        'runs': [dataclasses.asdict(Run('m', 1.0, 0, [1.0]))],
+    }
+    path.write_text(json.dumps(kept))
+    assert Trainer(QUICK, path).runs == [Run('m', 1.0, 0, [1.0])]
+    with pytest.raises(ValueError, match='another setting'):
+        Trainer(SETTING, path)
+    result = CliRunner().invoke(app, ['--horizon', '60', '--out', str(tmp_path)])
+    assert result.exit_code == 2
 
 
 def test_an_unknown_method_is_refused(tmp_path):

@@ -51,15 +51,14 @@ def main(
             names = ', '.join(m.name for m in METHODS)
             raise ValueError(f'--method {method}: no method has this in its name. Known: {names}.')
         out.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(setting, out / 'runs.json')
     except (ValueError, OSError) as error:
         raise refuse(error) from None
     console = tables.console()
     columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task('')
-        trainer = Trainer(
-            setting, out / 'runs.json', lambda text: progress.update(bar, description=text)
-        )
+        trainer.say = lambda text: progress.update(bar, description=text)
         found = compare(trainer, methods, 0.01 if quick else rate, 1 if quick else seeds)
     model = Model(setting.size)
     rows = report.rows(methods, found, model.params, setting)

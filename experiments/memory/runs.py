@@ -64,13 +64,20 @@ class Run:
 class Trainer:
     """Runs methods, and keeps what it ran in a file, so that an interrupted search goes on."""
 
-    def __init__(self, setting: Setting, path: Path, say: Say = lambda text: None):
-        self.setting, self._path, self._say = setting, path, say
+    def __init__(self, setting: Setting, path: Path):
+        self.setting, self._path = setting, path
+        self.say: Say = lambda text: None  # is told how far a run is
         self._unseen = text().unseen(UNSEEN, setting.size)
         self.runs: list[Run] = []
         self._programs: dict[str, tuple[Callable, Callable]] = {}
         if path.is_file():
-            self.runs = [Run(**run) for run in json.loads(path.read_text())]
+            kept = json.loads(path.read_text())
+            if kept['setting'] != dataclasses.asdict(setting):
+                raise ValueError(
+                    f'{path} holds runs of another setting, {kept["setting"]}. Choose another '
+                    f'folder by --out for {dataclasses.asdict(setting)}.'
+                )
+            self.runs = [Run(**run) for run in kept['runs']]
 
     def run(self, method: Method, rate: float, seed: int, target: float | None) -> Run:
         """Trains for the horizon, and beyond it until the loss is at the target, if it ever is."""
@@ -88,11 +95,15 @@ class Trainer:
             carry, loss = advance(carry, self._batches(seed, step), rate)
             run.curve.append(float(loss))
             done = step + EVERY
-            self._say(f'{method.name}, rate {rate:.2g}, seed {seed}: {done}, {loss:.3f} nats')
+            self.say(f'{method.name}, rate {rate:.2g}, seed {seed}: {done}, {loss:.3f} nats')
             if not np.isfinite(run.curve[-1]):
                 break
         self.runs.append(run)
-        self._path.write_text(json.dumps([dataclasses.asdict(run) for run in self.runs]))
+        kept = {
+            'setting': dataclasses.asdict(setting),
+            'runs': [*map(dataclasses.asdict, self.runs)],
+        }
+        self._path.write_text(json.dumps(kept))
         return run
 
     def tuned(self, method: Method, rate: float, seed: int, target: float | None) -> Run:
