@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -18,6 +19,15 @@ def unit_interval(owner: str, name: str, value: Any) -> None:
     """Raises unless value is a number in (0, 1]."""
     if not 0 < real(owner, name, value) <= 1:  # NaN fails every comparison
         raise ValueError(f'{owner}({name}=...) must be in (0, 1]; got {value!r}.')
+
+
+def unit_interval_or_array(owner: str, name: str, value: Any) -> None:
+    """Raises unless value is a number in (0, 1], or an array.
+
+    An array may be traced, as under `optax.inject_hyperparams`, so that its value is not known.
+    """
+    if not isinstance(value, jax.Array):
+        unit_interval(owner, name, value)
 
 
 def integer(owner: str, name: str, value: Any, low: int, high: int | None = None) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from gradzip import _axes as axes, _leaves as leaves
 from gradzip._base import Array, PyTree
+from gradzip._conditional import run_one_of, zeros
 
 
 class Fragments:
@@ -67,13 +67,7 @@ class Fragments:
 
             return run
 
-        runs = [synchronise(i) for i in range(self._fragments)]
-        shapes = jax.eval_shape(runs[0], states)
-
-        def rest(states: tuple) -> tuple[PyTree, tuple]:
-            return axes.vary_like((zeros(shapes[0]), states), shapes)
-
-        return lax.switch(part, [rest, *runs], states)
+        return run_one_of(part, [synchronise(i) for i in range(self._fragments)], states)
 
     def _filled(self, part: PyTree, params: PyTree) -> PyTree:
         """Returns the update of a fragment as one of all params, zero in the other fragments."""
@@ -103,11 +97,6 @@ def _dealt(sizes: list[int], fragments: int) -> list[int]:
         owner[leaf] = min(range(fragments), key=lambda part: load[part])
         load[owner[leaf]] += sizes[leaf] + 1  # so that empty leaves count as well
     return owner
-
-
-def zeros(tree: PyTree) -> PyTree:
-    """Returns zeros of the shapes and dtypes of a tree."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
 
 
 def _replace(parts: tuple, i: int, new: Any) -> tuple:

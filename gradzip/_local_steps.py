@@ -15,8 +15,9 @@ import optax
 
 from gradzip import _axes as axes, _checks as checks, _leaves as leaves, _validation as validation
 from gradzip._base import Array, AxisName, PyTree, State
-from gradzip._fragments import Fragments, due, zeros
-from gradzip._wrappers import check_inner, per_worker
+from gradzip._conditional import zeros
+from gradzip._fragments import Fragments, due
+from gradzip._wrappers import per_worker
 
 Transformation = optax.GradientTransformation
 WithExtraArgs = optax.GradientTransformationExtraArgs
@@ -109,7 +110,7 @@ def local_steps(
     al., arXiv 2508.15706 (SparseLoCo); Therien et al., arXiv 2505.23725 (MuLoCo).
     """
     for name, part in (('inner', inner), ('exchange', exchange), ('outer', outer)):
-        check_inner('local_steps', part, name)
+        validation.check_transformation('local_steps', name, part)
     axes.names_of(axis_name)
     for name, value in (('sync_every', sync_every), ('fragments', fragments)):
         checks.integer('local_steps', name, value, 1)

@@ -65,12 +65,8 @@ def shared_momentum(
 
     Reference: Tang et al., arXiv 2102.02888, algorithm 1.
     """
-    if not isinstance(inner, optax.GradientTransformation):
-        raise TypeError(
-            f'shared_momentum(inner=...) must be an optax transformation; got {inner!r}.'
-        )
-    if not isinstance(decay, jax.Array):
-        checks.unit_interval('shared_momentum', 'decay', decay)
+    validation.check_transformation('shared_momentum', 'inner', inner)
+    checks.unit_interval_or_array('shared_momentum', 'decay', decay)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> SharedMomentumState:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import optax
 
+from gradzip import _validation as validation
 from gradzip._base import PyTree
 from gradzip._shards import shard_shapes, whole_specs
 from gradzip._specs import axes_of, state_specs
@@ -61,8 +62,7 @@ def per_shard(
       >>> update.shape
       (16,)
     """
-    if not isinstance(inner, optax.GradientTransformation):
-        raise TypeError(f'per_shard(inner=...) must be an optax transformation; got {inner!r}.')
+    validation.check_transformation('per_shard', 'inner', inner)
     whole_specs(specs, specs)
     inner = optax.with_extra_args_support(inner)
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from gradzip import _axes as axes, _narrow as narrow
 from gradzip._base import AxisName, Compressor, KeyLike, MadeFor, PyTree, Reducer, Scheme
@@ -51,6 +52,12 @@ def check_state(state: Any, kind: type, expected: MadeFor) -> None:
             'that its own init returned. To change the compression during training, use '
             'gradzip.Schedule.'
         )
+
+
+def check_transformation(owner: str, name: str, value: Any) -> None:
+    """Raises TypeError unless value is an optax transformation."""
+    if not isinstance(value, optax.GradientTransformation):
+        raise TypeError(f'{owner}({name}=...) must be an optax transformation; got {value!r}.')
 
 
 def check_key(key: KeyLike | None) -> None:

@@ -8,7 +8,6 @@ the mask different on every worker: use `optax.partition`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from jax import lax
 
 from gradzip import _axes as axes, _checks as checks, _leaves as leaves, _validation as validation
 from gradzip._base import Array, AxisName, Key, KeyLike, PyTree, State
+from gradzip._conditional import run_one_of
 
 Transformation = optax.GradientTransformation
 WithExtraArgs = optax.GradientTransformationExtraArgs
@@ -44,7 +44,7 @@ def per_worker(inner: Transformation, axis_name: AxisName) -> WithExtraArgs:
       >>> tx.init(jnp.zeros(3)).axes
       ('data',)
     """
-    check_inner('per_worker', inner)
+    validation.check_transformation('per_worker', 'inner', inner)
     _check_axis('per_worker', axis_name)
     inner = optax.with_extra_args_support(inner)
 
@@ -104,7 +104,7 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
       0.0
       -3.5
     """
-    check_inner('every', inner)
+    validation.check_transformation('every', 'inner', inner)
     checks.integer('every', 'k', k, 1)
     axes.names_of(axis_name)
     made_for = validation.made_for('every', k, axis_name)
@@ -128,7 +128,7 @@ def every(inner: Transformation, k: int, axis_name: AxisName | None = None) -> W
             return inner.update(mean, inner_state, params, **extra)
 
         last = state.count == k - 1
-        new, inner_state = _run_if(last, run, state.inner)
+        new, inner_state = run_one_of(last.astype(jnp.int32), [run], state.inner)
         total = jax.tree.map(lambda x: jnp.where(last, 0, x), total)
         count = (state.count + 1) % k
         return new, EveryState(count, axes.wrap_local(total, axis_name), inner_state, made_for)
@@ -167,7 +167,7 @@ def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> 
       >>> update, int(state.skipped)
       (Array([0., 0.], dtype=float32), 1)
     """
-    check_inner('skip_nonfinite', inner)
+    validation.check_transformation('skip_nonfinite', 'inner', inner)
     axes.names_of(axis_name)
     inner = optax.with_extra_args_support(inner)
 
@@ -186,7 +186,7 @@ def skip_nonfinite(inner: Transformation, axis_name: AxisName | None = None) -> 
         def run(inner_state: PyTree) -> tuple[PyTree, PyTree]:
             return inner.update(updates, inner_state, params, **extra)
 
-        new, inner_state = _run_if(good == 1, run, state.inner)
+        new, inner_state = run_one_of(good, [run], state.inner)
         return new, SkipNonfiniteState(state.skipped + 1 - good, inner_state)
 
     return WithExtraArgs(init, update)
@@ -258,25 +258,6 @@ def participate(count: int, axis_name: AxisName, *, key: KeyLike) -> Transformat
         return updates, ParticipateState(leaves.next_count(state.count), state.key, made_for)
 
     return Transformation(init, update)
-
-
-def _run_if(
-    go: Array, run: Callable[[PyTree], tuple[PyTree, PyTree]], state: PyTree
-) -> tuple[PyTree, PyTree]:
-    """Returns run(state) where `go` is true, else zero updates and the state unchanged."""
-    shapes = jax.eval_shape(run, state)
-
-    def rest(state: PyTree) -> tuple[PyTree, PyTree]:
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[0])
-        return axes.vary_like((zeros, state), shapes)
-
-    return lax.cond(go, run, rest, state)
-
-
-def check_inner(owner: str, inner: Any, name: str = 'inner') -> None:
-    """Raises TypeError unless inner is an optax transformation."""
-    if not isinstance(inner, Transformation):
-        raise TypeError(f'{owner}({name}=...) must be an optax transformation; got {inner!r}.')
 
 
 def _check_axis(owner: str, axis_name: AxisName | None) -> None:

@@ -47,6 +47,7 @@ from gradzip._feedback.error_feedback import ErrorFeedbackState as ErrorFeedback
 from gradzip._feedback.iag import IAGState as IAGState
 from gradzip._feedback.marina import MarinaState as MarinaState
 from gradzip._leaves import ExchangeState as ExchangeState
+from gradzip._local_steps import LocalStepsState as LocalStepsState
 from gradzip._one_bit_adam import FrozenAdamState as FrozenAdamState
 from gradzip._one_bit_adam import SharedMomentumState as SharedMomentumState
 from gradzip._reducers.schedule import ScheduleState as ScheduleState

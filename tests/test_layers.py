@@ -27,7 +27,7 @@ LAYERS = [
     ['compressors'],
     ['buffer', 'collectives', 'positions'],
     ['compose', 'kernels'],
-    ['resize'],
+    ['conditional', 'resize'],
     ['axes', 'narrow'],
     ['base'],
     ['quantities'],

@@ -14,13 +14,12 @@ from gradzip import _blocks as blocks, _noise as noise
 from gradzip._base import Array, Key, Like
 from gradzip._compressors.quantizer import Quantizer
 from gradzip._kernels.codes import pack_codes
-from gradzip._kernels.fused import Flat
+from gradzip._kernels.fused import BLOCKS, Flat
 from gradzip._kernels.reductions import inner_products, largest, norm
 from gradzip._kernels.rounding import codes_of, integers
 from gradzip._kernels.words import unpack
 
-SWEPT_BITS = (2, 4, 8)  # of codes, and lengths of blocks, for which there are kernels
-SWEPT_BLOCKS = (32, 64, 128, 256)
+SWEPT_BITS = (2, 4, 8)  # of codes for which there are kernels
 
 
 class Quantized(NamedTuple):
@@ -105,7 +104,7 @@ class Integral(Quantizer):
 
     def _swept(self, like: Like) -> bool:
         block = self._block(like.size)
-        fits = self.code_bits in SWEPT_BITS and (block in SWEPT_BLOCKS or block == like.size)
+        fits = self.code_bits in SWEPT_BITS and (block in BLOCKS or block == like.size)
         return fits and super()._swept(like)
 
     def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Quantized, Any]:

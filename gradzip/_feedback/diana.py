@@ -83,8 +83,8 @@ def diana(
       momentum; for any unbiased compressor, Horvath et al., arXiv 1904.05115.
     """
     validation.check_scheme('diana', scheme, axis_name, key)
-    if alpha is not None and not isinstance(alpha, jax.Array):
-        checks.unit_interval('diana', 'alpha', alpha)
+    if alpha is not None:
+        checks.unit_interval_or_array('diana', 'alpha', alpha)
     metrics_lib.check(metrics)
     made_for = validation.made_for('diana', scheme, axis_name)
 

@@ -79,8 +79,7 @@ def econtrol(
     Reference: Gao, Islamov, Stich, arXiv 2311.05645, algorithm 2 (EControl).
     """
     validation.check_scheme('econtrol', scheme, axis_name, key)
-    if not isinstance(eta, jax.Array):
-        checks.unit_interval('econtrol', 'eta', eta)
+    checks.unit_interval_or_array('econtrol', 'eta', eta)
     metrics_lib.check(metrics)
     made_for = validation.made_for('econtrol', scheme, axis_name)
 

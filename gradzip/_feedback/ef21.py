@@ -99,8 +99,8 @@ def ef21(
     """
     validation.check_scheme('ef21', scheme, axis_name, key)
     metrics_lib.check(metrics)
-    if not (momentum is None or callable(momentum) or isinstance(momentum, jax.Array)):
-        checks.unit_interval('ef21', 'momentum', momentum)
+    if not (momentum is None or callable(momentum)):
+        checks.unit_interval_or_array('ef21', 'momentum', momentum)
     owner = 'ef21' if momentum is None else 'ef21 with momentum'
     made_for = validation.made_for(owner, scheme, axis_name)
 

@@ -109,8 +109,7 @@ def error_feedback(
     """
     validation.check_scheme('error_feedback', scheme, axis_name, key)
     for name, value in (('decay', decay), ('drop', drop)):
-        if not isinstance(value, jax.Array):  # it may be traced, as under inject_hyperparams
-            checks.unit_interval('error_feedback', name, value)
+        checks.unit_interval_or_array('error_feedback', name, value)
     metrics_lib.check(metrics)
     dtype = narrow.check_dtype('error_feedback', memory_dtype)
     owner = 'error_feedback' if dtype is None else f'error_feedback[{dtype.name}]'

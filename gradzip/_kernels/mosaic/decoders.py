@@ -45,7 +45,7 @@ def mean(
       numbers: f32[workers, blocks] each, or f32[workers] if block is None.
       size: how many entries.
       bits: the width of the codes in each array of words: 1, 2, 4 or 8.
-      block: entries that share a number, one of `lanes.BLOCKS`, or None if all do.
+      block: entries that share a number, one of `fused.BLOCKS`, or None if all do.
       value: from codes, i32[8, 128] for each array of words, and numbers, f32[8, 128] or f32[] for
         each array of numbers, to entries, f32[8, 128].
     """

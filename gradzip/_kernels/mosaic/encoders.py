@@ -36,7 +36,7 @@ def quantized(
     Args:
       x: f32[n].
       seeds: of the random bits, u32[2].
-      block: one of `lanes.BLOCKS`.
+      block: one of `fused.BLOCKS`.
       levels: the largest integer.
       bits: of a code: 2, 4 or 8.
       norm: 'max' or 'l2', which divided by levels is the scale.

@@ -20,19 +20,13 @@ LANES = 128
 SUBLANES = 8
 WORD_BITS = 32
 SQUARE = LANES * LANES  # entries of 128 rows
-BLOCKS = (32, 64, 128, 256)  # lengths of blocks that `over_blocks` and `block_rows` can handle
-
-
-def rows_per_word_row(bits: int) -> int:
-    """How many rows of codes make one row of 128 words."""
-    return WORD_BITS // bits
 
 
 def pack_rows(codes: Array, bits: int) -> list[Array]:
     """Rows of codes to rows of words, as `words.pack` orders them.
 
     Args:
-      codes: i32[rows, 128] below 2**bits, rows a multiple of 8 and of `rows_per_word_row(bits)`.
+      codes: i32[rows, 128] below 2**bits, rows a multiple of 8 and of 32 // bits.
       bits: 1, 2, 4 or 8.
 
     Returns:
@@ -78,7 +72,7 @@ def over_blocks(x: Array, block: int, kind: Literal['max', 'sum']) -> Array:
 
     Args:
       x: f32[rows, 128], of which blocks of consecutive entries are whole; not negative, or a sum.
-      block: one of BLOCKS.
+      block: one of `fused.BLOCKS`.
       kind: which of the two.
     """
     reduce, combine = (jnp.max, jnp.maximum) if kind == 'max' else (jnp.sum, jnp.add)

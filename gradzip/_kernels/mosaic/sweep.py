@@ -67,7 +67,7 @@ def sweep(
       words: scalars for the kernel, u32[k].
       floats: scalars for the kernel, f32[k].
       bits: the widths of the codes: 1, 2, 4 or 8.
-      blocks: the lengths of the blocks that the kernel gives numbers for, from `lanes.BLOCKS`.
+      blocks: the lengths of the blocks that the kernel gives numbers for, from `fused.BLOCKS`.
       sums: how many sums the kernel gives.
       rest: whether the kernel gives a rest.
     """
