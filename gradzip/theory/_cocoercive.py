@@ -1,7 +1,7 @@
 """The conclusion of sections A, B and C: from a second moment to a bound on |x - x*|^2, or on F.
 
 Let g be unbiased, E g = grad f(x), and let D = <grad f(x), x - x*>, V = |x - x*|^2, and
-N = sum_i |grad f_i(x) - h_i|^2 with h_i = grad f_i(x*), which is at most L_max D (cocoercivity). Let
+N = sum_i |grad f_i(x) - h_i|^2 with h_i = grad f_i(x*). N <= L_max D by cocoercivity. Let
 
     E|g|^2 <= A |grad f(x)|^2 + (w / L_max) N + w0.                                            (1)
 
@@ -13,8 +13,9 @@ cancels if s <= 1, and what remains is phi(mu) V, where
 
     phi(l) = 1 - gamma l (2 - gamma w) + A gamma^2 l^2.
 
-If s > 1, use all of D in the first inequality and |grad f|^2 <= L^2 V for what is left of it: phi(L) V.
-Since phi(mu) >= phi(L) just where s <= 1, E V+ <= max(phi(mu), phi(L)) V + gamma^2 w0 in both cases.
+If s > 1, use all of D in the first inequality and |grad f|^2 <= L^2 V for what is left of it:
+phi(L) V. Since phi(mu) >= phi(L) just where s <= 1, in both cases
+E V+ <= max(phi(mu), phi(L)) V + gamma^2 w0.
 A quadratic attains this with equality in (1), in its slowest and in its fastest direction.
 
 Convex f. With p = f(x) - f*, D - p is at least |grad f|^2 / (2 L) and at least N / (2 L_max), hence

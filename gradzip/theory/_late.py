@@ -1,6 +1,6 @@
 """Stale gradients and descent of F: theorems T5 (no compression) and T6 (one node), average form.
 
-    x_{k+1} = x_k - gamma g_k,   E g_k = gbar_k = (1/n) sum_i grad f_i(y_i),  y_i up to tau steps old
+    x_{k+1} = x_k - gamma g_k,   E g_k = gbar_k = (1/n) sum_i grad f_i(y_i),  y_i <= tau steps old
 
 With e_k = gbar_k - grad F(x_k) and Var_k the variance of g_k,
 

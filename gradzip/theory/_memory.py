@@ -9,18 +9,17 @@ beta = (1-delta) / theta, Young's inequality gives
 (Y)  E E2+ <= (1-theta) E2 + beta gamma^2 (1/n) sum_i |grad f_i|^2.
 
 Strongly convex. Let p = F(x) - F*, N = (1/n) sum_i |grad f_i(x) - grad f_i(x*)|^2. Then
-    |xt+ - x*|^2 = |xt - x*|^2 - 2 gamma <grad F, x - x*> + 2 gamma <grad F, e> + gamma^2 |grad F|^2,
+    |xt+ - x*|^2 = |xt - x*|^2 - 2 gamma <grad F, x - x* - e> + gamma^2 |grad F|^2,
     <grad F, x - x*> >= p + (mu/2) |x - x*|^2,   |x - x*|^2 >= (1-t) |xt - x*|^2 - (1/t - 1) |e|^2,
     p >= |grad F|^2 / (2 L),  p >= N / (2 L_max),   2 <grad F, e> <= h |grad F|^2 + |e|^2 / h
-for t in (0, 1), h > 0. With the shares (1 + gamma L)/2 and (1 - gamma L)/2 of p in its two bounds and
-h = (1 - gamma L)/(2 L), all of |grad F|^2 cancels, and what is left is
+for t in (0, 1), h > 0. With the shares (1 + gamma L)/2 and (1 - gamma L)/2 of p in its two bounds
+and h = (1 - gamma L)/(2 L), all of |grad F|^2 cancels, and what is left is
     |xt+ - x*|^2 <= (1 - gamma mu (1-t)) |xt - x*|^2 + gamma H E2 - gamma (1 - gamma L)/(2 L_max) N,
-with H = 2 L/(1 - gamma L) + mu (1/t - 1). Since (1/n) sum_i |grad f_i|^2 <= (1+s) N + (1+1/s) zeta^2
-for any s > 0, zeta^2 = G/n, the sum Psi = |xt - x*|^2 + a E2 falls to 1 - gamma mu (1-t) of itself,
-plus a beta gamma^2 (1+1/s) zeta^2, if
+with H = 2 L/(1 - gamma L) + mu (1/t - 1). As (1/n) sum_i |grad f_i|^2 <= (1+s) N + (1+1/s) G/n for
+any s > 0, the sum Psi = |xt - x*|^2 + a E2 falls to 1 - gamma mu (1-t) of itself, plus
+a beta gamma^2 (1+1/s) G/n, if
     gamma H / (theta - gamma mu (1-t))  <=  a  <=  (1 - gamma L) / (2 (1+s) L_max beta gamma).  (EF)
-If G = 0, N alone takes the place of (1+s) N and there is no zeta; for one node too, as then N is
-|grad F|^2 and L_max = L. Hence without heterogeneity the step is the longer for 1 in place of 1+s.
+If G = 0, as on one node, N alone takes the place of (1+s) N, and (EF) has 1 in place of 1+s.
 For t -> 0 the longest step is about 1 / (L + 2 sqrt((1+s) L L_max beta/theta)); t = sqrt(mu/L)/2 is
 near the best. Last, |x - x*|^2 <= (1 + 1/a) Psi, since |u + v|^2 <= (1 + 1/a) (|u|^2 + a |v|^2).
 """

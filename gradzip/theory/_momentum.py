@@ -2,7 +2,7 @@
 
     v_i+ = (1-eta) v_i + eta g_i(x+),  h_i+ = h_i + C(v_i+ - h_i),  x+ = x - gamma (1/n) sum_i h_i
 
-in average form, with E g_i = grad f_i and E|g_i - grad f_i|^2 <= s2 for every worker, independently.
+in average form, with E g_i = grad f_i and E|g_i - grad f_i|^2 <= s2, independent between workers.
 Let R = |x+ - x|^2, H = (1/n) sum |h_i - v_i|^2, N = (1/n) sum |v_i - grad f_i|^2,
 P = |(1/n) sum v_i - grad F|^2; theta and beta as in `_estimates`, and r = (1-eta)^2 / eta. Then
 
@@ -14,8 +14,8 @@ in expectation: Young's inequality, and the noise of a step is orthogonal to the
 
     F + (gamma/theta) H + (2 gamma beta eta/theta) N + (gamma/eta) P
 
-falls by (gamma/2)|grad F|^2 minus gamma s2 (eta/n + (1-delta) eta^2/theta + 2 beta eta^3/theta) if R
-has no weight left:  L gamma + gamma^2 (4 beta L_rms^2 (eta^2 + r eta)/theta + 2 r L^2/eta) <= 1.
+falls by (gamma/2)|grad F|^2 - gamma s2 (eta/n + (1-delta) eta^2/theta + 2 beta eta^3/theta) if R has
+no weight left:  L gamma + gamma^2 (4 beta L_rms^2 (eta^2 + r eta)/theta + 2 r L^2/eta) <= 1.
 """
 
 from __future__ import annotations

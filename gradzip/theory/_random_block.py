@@ -4,7 +4,8 @@
 
 With |grad_b F(x + u) - grad_b F(x)| <= L_b |u| for u on the block b,
 
-    E F(x+) <= F - sum_b gamma (1 - gamma L_b / (2 p_b)) |grad_b F|^2 <= F - gamma (1 - gamma M/2) |grad F|^2
+    E F(x+) <= F - sum_b gamma (1 - gamma L_b / (2 p_b)) |grad_b F|^2
+            <= F - gamma (1 - gamma M/2) |grad F|^2
 
 with M = max_b L_b / p_b. The rest is that of A1 and A4 (`_descent`).
 """

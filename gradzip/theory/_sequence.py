@@ -8,7 +8,7 @@ e_k = gbar_k - grad f(x_k) (notation of `_stale`) and fresh noise (T3)
     E V_{k+1} <= (1-gamma mu) E V_k + (gamma/mu) E|e_k|^2 + gamma^2 Var_k,
     E|e_k|^2 <= c gamma^2 L_e^2 sum_{l=k-tau}^{k-1} (tau E|gbar_l|^2 + Var_l),  c = 2 (1 if exact),
     |gbar_l|^2 <= L_g^2 M,  Var_l <= 2 omega S2 M + 2 omega G,  M = max_{k-2tau <= l <= k} E V_l,
-where S2 = sum_i L_i^2 and L_g^2 = min((sum_i L_i)^2, sigma S2). Stored messages (T4, Q-IAG) have the
+where S2 = sum_i L_i^2 and L_g^2 = min((sum_i L_i)^2, sigma S2). Stored messages (T4) have the
 cross term of T2 with beta = 1 in addition. Both are S1 with p = 1 - gamma mu and w = 2 tau:
 
     T3   q = (c gamma^3/mu) L_e^2 tau (tau L_g^2 + 2 omega S2) + 2 gamma^2 omega S2

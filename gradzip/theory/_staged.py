@@ -3,9 +3,10 @@
 With a constant step, a bound falls to a floor that is about proportional to the step. A long step
 first and shorter ones later reach a target in fewer iterations than any constant step. A stage
 ends when the bound is a few times its floor. Without delay, a theorem applies to each stage
-alone. Theorem T1 holds for steps that do not increase (`_stale`). In the first tau steps of a stage,
-late gradients still see the longer step gamma' of the stage before, and what a step adds to the bound
-is at most gamma/gamma' times what it added before: the old floor stays, approached at the new rate.
+alone. Theorem T1 holds for steps that do not increase (`_stale`). In the first tau steps of a
+stage, late gradients still see the longer step gamma' of the stage before. What a step then adds to
+the bound, with the weight c of that stage, is at most gamma/gamma' times what it added before: the
+old floor stays, approached at the new rate.
 """
 
 from __future__ import annotations

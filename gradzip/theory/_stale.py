@@ -9,7 +9,7 @@ E|xi|^2 <= w1 N + w0, and |gbar|^2 <= sigma N (F1). For convex f_i,
 
     <grad f_i(y), x-x*> >= f_i(x)-f_i(x*) + |grad f_i(y)-h_i|^2/(2 L_i) - (L_i/2)|(x-y)_{S_i}|^2,
 
-from f_i(x*) >= f_i(y) + <grad f_i(y), x*-y> + |grad f_i(y)-h_i|^2/(2 L_i) and the smoothness of f_i.
+as f_i(x*) >= f_i(y) + <grad f_i(y), x*-y> + |grad f_i(y)-h_i|^2/(2 L_i), and f_i is smooth.
 With 2 (f - f*) >= mu V, V = |x - x*|^2, the sum over i is
 
     E V_{k+1} <= (1-gamma mu) V_k - (gamma/L_max) N_k + gamma sum_i L_i E|(x_k-y_i)_{S_i}|^2
@@ -30,8 +30,9 @@ The longest step has c = sqrt(w1 / (tau sigma)). At a shorter one, the largest c
 lowest floor. For mu = 0, S = tau, and summing 2 gamma (f - f*) gives T1c. If the delays may follow
 the noise, w1 and w0 of past steps count min(tau, 9) times (Doob's inequality, or Cauchy-Schwarz).
 
-Lemma S2 also holds for steps that vary, gamma_k, if they do not increase: the condition at the step
-l bounds what every later step charges to N_l.
+Lemma S2 also holds for steps gamma_k that do not increase, because the condition at the step l
+bounds what every later step charges to N_l. c may then grow from step to step: a smaller c than the
+condition at gamma_k allows charges less.
 """
 
 from __future__ import annotations

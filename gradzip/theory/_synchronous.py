@@ -5,8 +5,8 @@
 
 Both satisfy E|g|^2 <= A |grad f|^2 + B sum_i |grad f_i|^2, from which `_cocoercive` concludes. With
 xi_i = Q_i(grad f_i) - grad f_i, of mean zero, E|g|^2 is that of the exact mini-batch, which follows
-from sampling without replacement, plus (n/b)^2 E|sum_{i in B_k} xi_i|^2. For independent workers the
-latter is at most (n/b) omega sum_i |grad f_i|^2, and in any dependence min(b, sigma) times that,
+from sampling without replacement, plus (n/b)^2 E|sum_{i in B_k} xi_i|^2. For independent workers
+this is at most (n/b) omega sum_i |grad f_i|^2, and in any dependence min(b, sigma) times that,
 because xi_i is zero wherever grad f_i is (F1: |sum_i v_i|^2 <= sigma sum_i |v_i|^2).
 """
 

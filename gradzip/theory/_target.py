@@ -111,7 +111,7 @@ def _splits(family: Family, kwargs: dict[str, Any]) -> bool:
 def _reaching(bound: Bound, eps: float) -> Bound:
     if math.isinf(bound.iterations(eps)):
         raise ValueError(
-            f'No step size of theorem {bound.theorem.split(":")[0]} reaches {eps:.6g}: its floor is '
-            f'{bound.floor:.6g} at step size {bound.step_size:.6g}. Take a larger eps.'
+            f'No step size of theorem {bound.theorem.split(":")[0]} reaches {eps:.6g}: its floor '
+            f'is {bound.floor:.6g} at step size {bound.step_size:.6g}. Take a larger eps.'
         )
     return bound
