@@ -71,7 +71,7 @@ def q_iag(
       >>> problem = theory.Problem(n=8, L=1.0, mu=0.1, L_max=1.0, G=0.001, V0=1.0)
       >>> reused, fresh = theory.q_iag(problem, 1.0, tau=7), theory.stale(problem, 1.0, tau=7)
       >>> round(reused.step_size, 4), round(fresh.step_size, 4)
-      (0.0535, 0.1045)
+      (0.0532, 0.1092)
 
     Reference: the algorithm is that of Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573; the
       constants are derived here.

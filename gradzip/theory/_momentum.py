@@ -14,8 +14,8 @@ in expectation: Young's inequality, and the noise of a step is orthogonal to the
 
     F + (gamma/theta) H + (2 gamma beta eta/theta) N + (gamma/eta) P
 
-falls by (gamma/2)|grad F|^2 - gamma s2 (eta/n + (1-delta) eta^2/theta + 2 beta eta^3/theta) if R has
-no weight left:  L gamma + gamma^2 (4 beta L_rms^2 (eta^2 + r eta)/theta + 2 r L^2/eta) <= 1.
+falls by (gamma/2)|grad F|^2 - gamma s2 (eta/n + (1-delta) eta^2/theta + 2 beta eta^3/theta) if R
+has no weight left:  L gamma + gamma^2 (4 beta L_rms^2 (eta^2 + r eta)/theta + 2 r L^2/eta) <= 1.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ With a constant step, a bound falls to a floor that is about proportional to the
 first and shorter ones later reach a target in fewer iterations than any constant step. A stage
 ends when the bound is a few times its floor. Without delay, a theorem applies to each stage
 alone. Theorem T1 holds for steps that do not increase (`_stale`). In the first tau steps of a
-stage, late gradients still see the longer step gamma' of the stage before. What a step then adds to
-the bound, with the weight c of that stage, is at most gamma/gamma' times what it added before: the
+stage, late gradients still see the longer step gamma' of the stage before. With the weight c of the
+stage before, what a step adds to the bound is at most gamma/gamma' times what it added there: the
 old floor stays, approached at the new rate.
 """
 
@@ -18,6 +18,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gradzip.theory import _assume as assume
@@ -89,12 +92,15 @@ class Staged:
 
     def schedule(self) -> optax.Schedule:
         """Returns the step size as a function of the iteration, for `optax.sgd`."""
-        steps = [stage.bound.step_size for stage in self.stages]
-        ratios = {
-            stage.start: step / last
-            for stage, step, last in zip(self.stages[1:], steps[1:], steps, strict=False)
-        }
-        return optax.piecewise_constant_schedule(steps[0], ratios)
+        steps = np.array([stage.bound.step_size for stage in self.stages], np.float32)
+        starts = np.array([stage.start for stage in self.stages], np.int64)
+        starts = np.minimum(starts, np.iinfo(np.int32).max).astype(np.int32)
+
+        def step_size(count: jax.typing.ArrayLike) -> jax.Array:
+            stage = jnp.searchsorted(starts, jnp.asarray(count, jnp.int32), side='right') - 1
+            return jnp.asarray(steps)[stage]
+
+        return step_size
 
     def bits(self, bits_per_message: float) -> float:
         """Returns the bits that all workers together send until the target.

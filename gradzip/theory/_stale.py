@@ -103,9 +103,9 @@ def stale(
     oblivious = assume.flag('stale', 'oblivious', oblivious)
     instead = 'Use gradzip.Gather(scheme), or, without delay, theory.dcgd(shared=True).'
     assume.independent('Theorem T1', shared, instead)
-    if tau == 0 and batch is None:
-        return dcgd(problem, omega, step_size=step_size, split=split)
     if tau == 0:
+        if batch is None:
+            return dcgd(problem, omega, step_size=step_size, split=split)
         return minibatch(problem, omega, batch, step_size=step_size, split=split)
     n, messages = problem.n, problem.n
     if batch is not None:
