@@ -11,6 +11,7 @@ from gradzip.theory._descent import gd as gd
 from gradzip.theory._dissimilar import dissimilar as dissimilar
 from gradzip.theory._estimates import diana as diana, ef21 as ef21, marina as marina
 from gradzip.theory._late import iag as iag, stale_gd as stale_gd
+from gradzip.theory._measure import Measured as Measured, measure as measure
 from gradzip.theory._memory import ef14 as ef14
 from gradzip.theory._momentum import ef21_momentum as ef21_momentum
 from gradzip.theory._problem import Problem as Problem
