@@ -69,7 +69,7 @@ def test_a_loss_that_is_not_convex_along_a_path():
     found = theory.measure(loss, params, jnp.asarray(batches), path=path)
     w = np.array([0.2, 1.0, 0.3]) * np.array([1.0, 2.0, 3.0])[:, None]
     curvature = -(batches[:, None] ** 2) * np.cos(batches[:, None] * w)  # worker, point, entry
-    assert found.problem.L == pytest.approx(np.max(np.abs(curvature.mean(0))), rel=1e-5)
+    assert pytest.approx(np.max(np.abs(curvature.mean(0))), rel=1e-5) == found.problem.L
     assert found.problem.L_max == pytest.approx(np.max(np.abs(curvature)), rel=1e-5)
     assert found.lowest == pytest.approx(np.min(curvature.mean(0)), rel=1e-5)
     assert found.problem.mu == 0
@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_convex_along_a_path():
     assert found.points == 3
     assert 'last point' in found.how['G']
     gradient = -batches * np.sin(batches * w[-1])
-    assert found.problem.G == pytest.approx(np.sum(gradient**2), rel=1e-4)
+    assert pytest.approx(np.sum(gradient**2), rel=1e-4) == found.problem.G
     assert theory.iag(found.problem, tau=2).quantity == 'gradient_mean'
 
 
