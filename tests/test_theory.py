@@ -838,6 +838,21 @@ def dynamic(v, rng):
     return norm * np.sign(v) * back
 
 
+def block_smoothness(d):
+    """Returns the largest curvature of F on each of four blocks of coordinates."""
+    rows = d.x.reshape(-1, d.x.shape[2])
+    hessian = rows.T @ rows / len(rows) + np.diag(d.ridge.mean(axis=0))
+    blocks = np.split(np.arange(len(hessian)), 4)
+    return np.array([np.linalg.eigvalsh(hessian[np.ix_(b, b)])[-1] for b in blocks])
+
+
+def random_block(chances, v, rng):
+    """Sends one of the blocks for each worker and seed, divided by its probability."""
+    which = rng.choice(len(chances), v.shape[:-1], p=chances)
+    owner = np.repeat(np.arange(len(chances)), v.shape[-1] // len(chances))
+    return v * (owner == which[..., None]) / chances[which][..., None]
+
+
 def delays(model: str, tau: int, n: int, steps: int) -> np.ndarray:
     """Returns delays, int[steps, workers], none of which exceeds its step."""
     k = np.arange(steps)[:, None]
@@ -950,6 +965,17 @@ def cases() -> dict[str, Case]:
             f"B' {name}": Case(
                 name, theory.minibatch(p, ring_tern, 3, shared=True), one_draw, batch=3
             ),
+            f'C3 {name}': Case(
+                name,
+                theory.dissimilar(
+                    p, ring_tern, (2 * (p.L_max or 0) / p.mu, 2 * (p.G or 0) / p.n)
+                ),
+                ternary,
+            ),
+            f'T3 {name}': Case(name, theory.sequence_lemma(p, 1.0, 2), b2, ('random', 2)),
+            f'T4 {name}': Case(
+                name, theory.sequence_lemma(p, 1.0, 2, stored=True), b2, ('burst', 2), stored=True
+            ),
             f'B2 {name}': Case(name, theory.minibatch(flat, 1.0, 3), b2, batch=3),
             f'T1c {name}': Case(name, theory.stale(flat, 3.0, 8), b4, ('random', 8)),
             f'T2c {name}': Case(
@@ -982,7 +1008,14 @@ def cases() -> dict[str, Case]:
             f'EF14 {name}': Case(name, theory.ef14(p, 2 / 8), top(2), memory=True, seeds=1),
         }  # fmt: skip
     p = data('dense').problem  # sigma = n, and every worker regularises every coordinate
+    steep = block_smoothness(data('LS'))
     out |= {
+        'A6': Case(
+            'LS',
+            theory.random_block(data('LS').problem.as_one(), steep.tolist()),
+            functools.partial(random_block, steep / steep.sum()),
+            one=True,
+        ),
         'C1 dense': Case('dense', theory.dcgd(p, 1.0), bernoulli(0.5)),
         'T1 dense': Case('dense', theory.stale(p, 1.0, 3), bernoulli(0.5), ('cyclic', 3)),
         'T2 dense': Case(
