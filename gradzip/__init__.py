@@ -29,6 +29,7 @@ from gradzip._compressors.weighted import WeightedBernoulli as WeightedBernoulli
 # what is chosen: reducers
 from gradzip._base import Reduced as Reduced
 from gradzip._base import Reducer as Reducer
+from gradzip._reducers.cat import CAT as CAT
 from gradzip._reducers.gather import Gather as Gather
 from gradzip._reducers.powersgd import PowerSGD as PowerSGD
 from gradzip._reducers.schedule import Schedule as Schedule

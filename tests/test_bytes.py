@@ -72,6 +72,8 @@ def check_collectives(reducer, found, platform):
     kinds = [kind for kind, _ in found]
     if isinstance(reducer, Schedule):
         assert len(kinds) == 4
+    elif isinstance(reducer, gz.CAT):
+        assert sorted(kinds) == ['all-gather'] * len(reducer.fractions) + ['all-reduce']
     elif isinstance(reducer, gz.PowerSGD):
         assert kinds == ['all-reduce'] * 2
     elif isinstance(reducer, gz.TwoShot):

@@ -56,6 +56,11 @@ BAD = [
     (lambda: gz.EDEN(6), ValueError, r'EDEN\(bits=...\) must be from 1 to 5; got 6'),
     (lambda: gz.EDEN(2, scale='best'), ValueError, "must be 'unbiased' or 'nearest'"),
     (lambda: gz.WeightedBernoulli(0), ValueError, r'fraction=...\) must be in \(0, 1\]'),
+    (lambda: gz.CAT((0.1,)), ValueError, 'two or more that ascend'),
+    (lambda: gz.CAT((0.2, 0.1)), ValueError, 'two or more that ascend'),
+    (lambda: gz.CAT(0.1), TypeError, 'must be a tuple'),
+    (lambda: gz.CAT((0.1, 0.2), overhead=-1), ValueError, 'at least 0'),
+    (lambda: gz.CAT((0.1, 0.2), packet=0), ValueError, 'above 0'),
     (lambda: gz.Schedule((gz.TopK(0.1),), ()), ValueError, 'hold at least two schemes'),
     (lambda: gz.Schedule((gz.TopK(0.1), gz.TopK(0.1)), ()), ValueError, 'one entry less'),
     (

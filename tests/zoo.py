@@ -141,6 +141,7 @@ ROWS: dict[str, Row] = {
         gz.Schedule((gz.Identity(), gz.PowerSGD(2, min_rate=1), gz.TopK(0.2)), (3, 7)),
         representative=True,
     ),
+    'cat': Row(gz.CAT((0.1, 0.3), overhead=200)),
     # Delay models. `delay` and `iag` with each of them follow below.
     'constant': Row(gz.Constant(3)),
     'uniform': Row(gz.Uniform(3), representative=True),
