@@ -36,6 +36,14 @@ SCHEMES = {
     'QSGD': gz.QSGD(7, block=None, norm='l2'),
     'TopK': gz.TopK(0.25),
 }
+COLORS = {
+    'exact mean': figures.GREY, 'Bernoulli': figures.BLUE, 'ternary': figures.GREEN,
+    'QSGD': figures.ORANGE, 'TopK': figures.VERMILION,
+}  # fmt: skip
+MARKERS = {
+    'distributed': 'o', 'shared draws': 's', 'diana': 'D', 'error_feedback': '^', 'ef21': 'v',
+    'stale': 'P', 'iag': 'X',
+}  # fmt: skip
 SEEDS = 8
 MOST = 4000  # iterations of a run; a row that needs more is not the cheapest
 
@@ -83,8 +91,9 @@ def main(
                 work = functools.partial(run, problem, name, choice, length, seeds)
                 jobs.append((title, length, work))
     found = run_jobs(jobs, console)
-    tables.write_csv(out / 'ranking.csv', map(csv_row, found))
-    figures.save(draw(found), out / 'ranking.png')
+    rows = [csv_row(each) for each in found]
+    tables.write_csv(out / 'ranking.csv', rows)
+    figures.save(draw(rows), out / 'ranking.png')
     tables.show(console, out / 'ranking.txt', *report(found))
 
 
@@ -144,18 +153,26 @@ def report(found: list[Found]) -> Iterator[Any]:
         )
 
 
-def draw(found: list[Found]) -> Figure:
-    """Bits predicted against measured, a panel for each ranking."""
-    named = list(groups(found))
-    figure, panels = figures.panels(1, len(named), (3.2, 3.2))
-    for panel, (title, rows) in zip(panels[0], named, strict=True):
-        figures.log_log(panel, title=title, xlabel='kbit, measured', ylabel='predicted')
+def draw(rows: list[dict[str, Any]]) -> Figure:
+    """Bits predicted against measured, a panel for each data set and delay."""
+    keys = list(dict.fromkeys((row['delay'], row['data']) for row in rows))
+    columns = len(dict.fromkeys(data for _, data in keys))
+    figure, panels = figures.panels(-(-len(keys) // columns), columns, (3.6, 3.2))
+    for panel, key in zip(
+        panels.flat, sorted(keys, key=lambda key: key[0] != 'no delay'), strict=False
+    ):
+        title = f'{key[1]}, {key[0]}'
+        figures.log_log(panel, title=title, xlabel='kbit, measured', ylabel='kbit, predicted')
+        panel.minorticks_off()
         for row in rows:
-            if row.bits is not None:
-                x, y = row.bits / 1e3, row.choice.bits / 1e3
-                panel.plot(x, y, 'o', color=figures.BLUE)
-                label = f'{row.choice.method}, {row.choice.scheme}'
-                panel.annotate(label, (x, y), fontsize=6, xytext=(3, 3), textcoords='offset points')
+            if (row['delay'], row['data']) == key and row['measured_bits']:
+                x, y = (float(row[name]) / 1e3 for name in ('measured_bits', 'predicted_bits'))
+                color, marker = COLORS[row['scheme']], MARKERS[row['algorithm']]
+                panel.plot(x, y, marker, color=color, alpha=0.8)
+                panel.plot([x, x], [x, y], color=color, linewidth=0.5)  # down to the diagonal
+    schemes = [(name, {'color': color}) for name, color in COLORS.items()]
+    methods = [(m, {'color': 'k', 'marker': shape, 'ls': ''}) for m, shape in MARKERS.items()]
+    figures.legend(figure, [*schemes, *methods], columns=6)
     return figure
 
 

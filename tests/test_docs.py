@@ -98,6 +98,8 @@ def test_the_readme_runs(index):
 PAGES = {'README.md': README, 'experiments/README.md': (ROOT / 'experiments/README.md').read_text()}
 RESULTS = {  # a quote in a page to the file of results that it is from
     'findings': 'theorems/tables.txt',
+    'looseness': 'looseness/looseness.txt',
+    'ranking': 'ranking/ranking.txt',
     'comparison': 'comparison/tables.txt',
     'memory': 'comparison/tables.txt',
     'quadratics': 'quadratics/quadratics.txt',
