@@ -18,7 +18,7 @@ from gradzip.theory._supports import graph_constants
 
 CONSTANT = 1e-4  # relative change of a Hessian-vector product along the path: rounding of float32
 FLAT = 1e-5  # of L; curvature below it is rounding
-NEARBY = 1e-3  # relative size of the displacement that makes entries zero by chance nonzero
+NEARBY = 1e-3  # relative size of the displacement of a point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +125,14 @@ def measure(
     low, high, each, on, products = np.inf, 0.0, np.zeros(n), np.zeros((n, start.size), bool), []
     turn = jax.jit(lambda x, b: curvature.product(lambda x: curvature.mean_loss(flat, x, b), x, v))
     for i, x in enumerate(xs):
-        least, most = map(float, ends(x, v, batches))
-        low, high = min(low, least), max(high, most, -least)
-        each = np.maximum(each, np.asarray(each_of(x, v, batches), np.float64))
+        # Nearby, no entry of a gradient is zero by chance, and there are no ties: at 0, automatic
+        # differentiation returns 1/2 for the second derivative of softplus, which is 1/4.
         near = x + NEARBY * (1 + jnp.linalg.norm(x)) * v / jnp.linalg.norm(v)
+        least, most = map(float, ends(near, v, batches))
+        low, high = min(low, least), max(high, most, -least)
+        each = np.maximum(each, np.asarray(each_of(near, v, batches), np.float64))
         on |= np.asarray(gradients(near, batches)) != 0
-        products.append(np.asarray(turn(x, batches), np.float64))
+        products.append(np.asarray(turn(near, batches), np.float64))
         if progress is not None:
             progress(f'point {i + 1} of {len(xs)}: curvature from {least:.4g} to {most:.4g}')
     if not (np.isfinite(high) and np.all(np.isfinite(each))):
