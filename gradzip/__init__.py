@@ -29,6 +29,7 @@ from gradzip._compressors.weighted import WeightedBernoulli as WeightedBernoulli
 # what is chosen: reducers
 from gradzip._base import Reduced as Reduced
 from gradzip._base import Reducer as Reducer
+from gradzip._reducers.acpsgd import ACPSGD as ACPSGD
 from gradzip._reducers.gather import Gather as Gather
 from gradzip._reducers.powersgd import PowerSGD as PowerSGD
 from gradzip._reducers.schedule import Schedule as Schedule
@@ -53,6 +54,7 @@ from gradzip._feedback.marina import marina_grads as marina_grads
 
 # what is done: recipes
 from gradzip._recipes import compressed_adam as compressed_adam
+from gradzip._recipes import dion as dion
 
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical

@@ -178,8 +178,10 @@ def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:
 def omega_of(owner: str, scheme: Scheme, like: Like) -> float:
     """Returns omega of the compressor of one leaf, and raises TypeError for a biased one."""
     reducer = reducer_for(scheme, like)
-    unbiased = isinstance(reducer, Gather | Sum)
-    omega = reducer.compressor.omega(like) if unbiased else None
+    over_senders = isinstance(reducer, Gather) and reducer.mean_over == 'senders'
+    omega = None
+    if isinstance(reducer, Gather | Sum) and not over_senders:
+        omega = reducer.compressor.omega(like)
     if omega is None:
         raise TypeError(
             f'{owner} needs an unbiased compressor, one that states omega, alone or under Gather '

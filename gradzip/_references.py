@@ -117,6 +117,23 @@ PAPERS: dict[str, Paper] = {
         '{PowerSGD}: Practical Low-Rank Gradient Compression for Distributed Optimization',
         'Vogels, Thijs and Karimireddy, Sai Praneeth and Jaggi, Martin',
     ),
+    '2306.08881': Paper(
+        2023,
+        'Evaluation and Optimization of Gradient Compression for Distributed Deep Learning',
+        'Zhang, Lin and Zhang, Longteng and Shi, Shaohuai and Chu, Xiaowen and Li, Bo',
+    ),
+    '2504.05295': Paper(
+        2025,
+        '{Dion}: Distributed Orthonormalized Updates',
+        'Ahn, Kwangjun and Xu, Byron and Abreu, Natalie and Fan, Ying and Magakyan, Gagik and '
+        'Sharma, Pratyusha and Zhan, Zheng and Langford, John',
+    ),
+    '2509.11254': Paper(
+        2025,
+        'From {PowerSGD} to {PowerSGD+}: Low-Rank Gradient Compression for Distributed '
+        'Optimization with Convergence Guarantees',
+        'Xie, Shengping and Chen, Chuyan and Yuan, Kun',
+    ),
     '2006.11077': Paper(
         2020,
         'A Better Alternative to Error Feedback for Communication-Efficient Distributed Learning',

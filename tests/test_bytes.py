@@ -72,7 +72,7 @@ def check_collectives(reducer, found, platform):
     kinds = [kind for kind, _ in found]
     if isinstance(reducer, Schedule):
         assert len(kinds) == 4
-    elif isinstance(reducer, gz.PowerSGD):
+    elif isinstance(reducer, gz.PowerSGD | gz.ACPSGD):  # both factors, or one in each branch
         assert kinds == ['all-reduce'] * 2
     elif isinstance(reducer, gz.TwoShot):
         assert kinds == ['all-to-all', 'all-gather']

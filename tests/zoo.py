@@ -135,6 +135,7 @@ ROWS: dict[str, Row] = {
     ),
     # Reducers. Gather of every compressor and Sum of every linear one follow below.
     'powersgd': Row(gz.PowerSGD(2, min_rate=1), representative=True),
+    'acpsgd': Row(gz.ACPSGD(2, min_rate=1)),
     'two shot qsgd': Row(gz.TwoShot(gz.QSGD(7)), representative=True),
     'two shot topk, sign': Row(gz.TwoShot(gz.TopK(0.5), gz.ScaledSign())),
     'schedule': Row(
@@ -157,6 +158,9 @@ ROWS: dict[str, Row] = {
             }
             | {'bits': gz.metrics.total(gz.metrics.bits(gz.TopK(0.2), TEN))},
         )
+    ),
+    'mean over senders': Row(
+        lambda axis: gz.compress(gz.Gather(gz.TopK(0.2), mean_over='senders'), axis)
     ),
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
     'dropped': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.999, drop=0.05)),

@@ -201,7 +201,8 @@ def _gather_for(scheme: Scheme, like: jax.ShapeDtypeStruct) -> Gather:
     """Returns the reducer of one leaf. Workers draw independently, so it is always `Gather`."""
     chosen = scheme if isinstance(scheme, Compressor | Reducer) else scheme(like)
     gather = Gather(chosen) if isinstance(chosen, Compressor) else chosen
-    if not isinstance(gather, Gather) or gather.compressor.omega(like) is None:
+    by_workers = isinstance(gather, Gather) and gather.mean_over == 'workers'
+    if not isinstance(gather, Gather) or not by_workers or gather.compressor.omega(like) is None:
         raise TypeError(
             f'iag needs an unbiased compressor, one that states omega, and sends it by Gather; for '
             f'a leaf of shape {like.shape} it got {chosen!r}. A biased one needs a memory: '
