@@ -102,7 +102,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     console = tables.console()
     names = QUICK if quick else tuple(METHODS)
-    grid = Grid((0.3,), 1, QUICK_STEPS) if quick else Grid(RATES, SEEDS, steps)
+    grid = Grid((0.1,), 1, QUICK_STEPS) if quick else Grid(RATES, SEEDS, steps)
     columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
     runs = {}
     with Progress(*columns, console=console) as progress:
