@@ -181,6 +181,17 @@ PAPERS: dict[str, Paper] = {
         '8-bit Optimizers via Block-wise Quantization',
         'Dettmers, Tim and Lewis, Mike and Shleifer, Sam and Zettlemoyer, Luke',
     ),
+    '2202.08550': Paper(
+        2022,
+        'Delay-adaptive Step-sizes for Asynchronous Learning',
+        r'Wu, Xuyang and Magn{\'u}sson, Sindri and Feyzmahdavian, Hamid Reza and Johansson, Mikael',
+    ),
+    '2206.08307': Paper(
+        2022,
+        'Sharper Convergence Guarantees for Asynchronous {SGD} for Distributed and Federated '
+        'Learning',
+        'Koloskova, Anastasia and Stich, Sebastian U. and Jaggi, Martin',
+    ),
     '2209.05433': Paper(
         2022,
         '{FP8} Formats for Deep Learning',

@@ -18,6 +18,7 @@ LAYERS = [
     ['local_steps', 'recipes', 'specs'],
     ['advice', 'feedback', 'hierarchy', 'one_bit_adam', 'wrappers'],
     ['citation', 'delay', 'fragments'],
+    ['delay_draws', 'trace'],
     ['delay_models', 'metrics'],
     ['traffic'],
     ['step'],
