@@ -165,8 +165,8 @@ def run(make: Make, grid: Grid) -> Run:
 
         def step(carry: tuple, key: jax.Array) -> tuple:
             rows = jax.random.choice(key, TRAINING, (WORKERS, BATCH), replace=False)
-            *carry, value = mapped(*carry, jax.tree.map(lambda a: a[rows], seen))
-            return tuple(carry), value
+            params, state, value = mapped(*carry, jax.tree.map(lambda a: a[rows], seen))
+            return (params, state), value
 
         init = jax.vmap(lambda _: tx.init(params), out_axes=specs, axis_name=AXIS)
         keys = jax.random.split(jax.random.key(seed + 100), grid.steps)
