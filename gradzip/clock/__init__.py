@@ -6,7 +6,14 @@ many seconds the steps took. `predict` computes the seconds of a step without si
 NumPy alone. `Run.trace` turns the delays into a `gradzip.Trace`, so that a chain trains with them.
 """
 
+from gradzip.clock._distributions import (
+    Constant as Constant,
+    Exponential as Exponential,
+    LogNormal as LogNormal,
+    Pareto as Pareto,
+)
 from gradzip.clock._network import Network as Network
+from gradzip.clock._observed import Measured as Measured, Outages as Outages
 from gradzip.clock._predict import predict as predict
 from gradzip.clock._protocols import (
     Asynchronous as Asynchronous,
@@ -21,12 +28,4 @@ from gradzip.clock._protocols import (
 )
 from gradzip.clock._run import Run as Run
 from gradzip.clock._simulate import simulate as simulate
-from gradzip.clock._times import (
-    Constant as Constant,
-    Exponential as Exponential,
-    LogNormal as LogNormal,
-    Measured as Measured,
-    Outages as Outages,
-    Pareto as Pareto,
-    Times as Times,
-)
+from gradzip.clock._times import Times as Times

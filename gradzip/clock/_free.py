@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -98,15 +99,18 @@ def _queued(cycles: Cycles, count: int) -> Arrivals:
     service, following = cycles.network.service, cycles.one_by_one()
     heap = [(next(cycle), w) for w, cycle in enumerate(following)]
     heapq.heapify(heap)
-    latest, free, found = [-1] * cycles.workers, 0.0, []
+    seconds, crossed, worker, previous = array('d'), array('d'), array('i'), array('i')
+    latest, free = [-1] * cycles.workers, 0.0
     for i in range(count):
-        crossed, w = heap[0]
-        free = max(crossed, free) + service
-        found.append((free, crossed, w, latest[w]))
+        ready, w = heap[0]
+        free = max(ready, free) + service
+        seconds.append(free)
+        crossed.append(ready)
+        worker.append(w)
+        previous.append(latest[w])
         latest[w] = i
         heapq.heapreplace(heap, (free + next(following[w]), w))
-    seconds, crossed, worker, previous = (np.array(x) for x in zip(*found, strict=True))
-    return Arrivals(seconds, crossed, worker.astype(np.int32), previous.astype(np.int32))
+    return Arrivals(*(np.array(found) for found in (seconds, crossed, worker, previous)))
 
 
 def _ends(protocol: object, found: Arrivals, workers: int) -> Array:

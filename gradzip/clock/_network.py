@@ -74,6 +74,11 @@ class Network:
         """Returns the seconds of a message on the link of each worker: f64[workers]."""
         return self._crossing(self.up, workers)
 
+    def check_workers(self, workers: int) -> None:
+        """Raises ValueError if there are links, but not one for each of so many workers."""
+        per_worker('Network(link=...)', self.link, workers)
+        per_worker('Network(latency=...)', self.latency, workers)
+
     @property
     def service(self) -> float:
         """Seconds in which the server receives one message."""

@@ -6,7 +6,6 @@ let t be the seconds of a step, in the long run. Each case below says whether it
 
 from __future__ import annotations
 
-import collections
 import math
 from collections.abc import Callable, Sequence
 
@@ -15,6 +14,7 @@ import numpy as np
 from gradzip.clock import _simulate as simulate
 from gradzip.clock._cycles import Cycles
 from gradzip.clock._network import Network
+from gradzip.clock._order import groups_of, integral, mean_of_ordered
 from gradzip.clock._protocols import (
     Asynchronous,
     BoundedStaleness,
@@ -28,10 +28,6 @@ from gradzip.clock._protocols import (
 )
 from gradzip.clock._times import Times
 
-Array = np.ndarray
-GRID = np.concatenate(  # of seconds over the mean; heavy tails reach far
-    [np.geomspace(1e-6, 1e-2, 200), np.geomspace(1e-2, 1e3, 1800), np.geomspace(1e3, 1e15, 400)]
-)
 TERMS = 2048  # of a sum that a grid continues
 DRAWS, LEAST = 1 << 21, 32  # random numbers, and rounds, where there is no formula
 
@@ -87,9 +83,9 @@ def _seconds(protocol: Protocol, cycles: Cycles) -> float:
     n = cycles.workers
     match protocol:
         case Synchronous():
-            return _mean_of_ordered(cycles, n)
+            return mean_of_ordered(cycles, n)
         case MSynchronous():
-            return _mean_of_ordered(cycles, protocol.m)
+            return mean_of_ordered(cycles, protocol.m)
         case Asynchronous():
             return protocol.batch / float(np.sum(1 / cycles.mean))
         case RoundRobin():
@@ -105,72 +101,6 @@ def _seconds(protocol: Protocol, cycles: Cycles) -> float:
     raise TypeError(f'predict knows the protocols of gradzip.clock; got {protocol!r}.')
 
 
-class _Group:
-    """Workers whose cycles have the same distribution."""
-
-    def __init__(self, cycles: Cycles, members: list[int]) -> None:
-        self.size, first = len(members), members[0]
-        self.mean, self.overhead = float(cycles.mean[first]), float(cycles.overhead[first])
-        self.times, self.sample = cycles.times[first], None
-        if cycles.local_steps > 1:
-            shape = max(DRAWS // 16 // cycles.local_steps, 1000), cycles.local_steps
-            drawn = self.times.draw(np.random.default_rng(0), math.prod(shape))
-            self.sample = np.sort(drawn.reshape(shape).sum(1))
-
-    def survival(self, seconds: Array) -> Array:
-        """P(a cycle is longer)."""
-        computing = np.asarray(seconds) - self.overhead
-        if self.sample is None:
-            return np.where(computing < 0, 1.0, self.times.survival(computing))
-        return 1 - np.searchsorted(self.sample, computing, side='right') / len(self.sample)
-
-
-def _groups(cycles: Cycles) -> list[_Group]:
-    members = collections.defaultdict(list)
-    for w, times in enumerate(cycles.times):
-        members[times, cycles.overhead[w]].append(w)
-    return [_Group(cycles, own) for own in sorted(members.values(), key=len, reverse=True)]
-
-
-def _grid(groups: list[_Group]) -> Array:
-    """Seconds, also on both sides of a constant cycle, where its distribution jumps."""
-    means = np.array([g.mean for g in groups])
-    ends = GRID * means.min(), GRID * means.max()
-    return np.unique(np.concatenate([[0.0], *ends, means, np.nextafter(means, 0)]))
-
-
-def _mean_of_ordered(cycles: Cycles, m: int) -> float:
-    """E of the m-th smallest of n independent cycles: the integral of P(fewer than m are over)."""
-    groups = _groups(cycles)
-    grid = _grid(groups)
-    if m == cycles.workers:  # the largest; in this form also its tail is accurate
-        with np.errstate(divide='ignore'):
-            logs = sum(g.size * np.log1p(-g.survival(grid)) for g in groups)
-        return float(np.trapezoid(-np.expm1(logs), grid))
-    over = np.zeros((len(grid), m))  # P(k are over), k < m
-    over[:, 0] = 1
-    for group in groups:
-        over = _with_group(over, group, group.survival(grid))
-    return float(np.trapezoid(over.sum(1), grid))
-
-
-def _with_group(over: Array, group: _Group, survival: Array) -> Array:
-    """P(k are over) with another group, of which a binomial number is."""
-    m, c = over.shape[1], group.size
-    k = np.arange(min(c, m - 1) + 1)
-    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, c + 1)))])
-    with np.errstate(divide='ignore', invalid='ignore'):
-        logs = k * np.log1p(-survival)[:, None] + (c - k) * np.log(survival)[:, None]
-    logs = np.where(np.isnan(logs), 0.0, logs)  # 0 log 0
-    binomial = np.zeros_like(over)
-    binomial[:, : len(k)] = np.exp(factorials[c] - factorials[k] - factorials[c - k] + logs)
-    few, many = sorted((over, binomial), key=lambda p: np.count_nonzero(p.any(0)))
-    out = np.zeros_like(over)
-    for i in np.flatnonzero(few.any(0)):
-        out[:, i:] += few[:, i : i + 1] * many[:, : m - i]
-    return out
-
-
 def _round_robin(cycles: Cycles) -> float:
     """Seconds a round: the geometric mean of bounds that are at most 1.5 apart.
 
@@ -180,20 +110,20 @@ def _round_robin(cycles: Cycles) -> float:
     as long as the longest cycle in it. A path along the longest cycles of all rounds comes back in
     at most every second round, by symmetry, and a path may also stay at the slowest worker.
     """
-    most = _mean_of_ordered(cycles, cycles.workers)
+    most = mean_of_ordered(cycles, cycles.workers)
     return math.sqrt(most * max(most / 1.5, float(cycles.mean.max())))
 
 
 def _bounded_staleness(cycles: Cycles, slack: int) -> float:
     """Seconds a round, again the largest sum along a path: the geometric mean of two bounds.
 
-    finish(r, w) = max(finish(r-1, w), max_v finish(r-1-slack, v)) + c(r, w): to change the worker, a
-    path leaves out `slack` rounds. It stays L rounds at the worker that is slowest in them, for the
-    best L, and so collects at least E max_w (c(1, w) + ... + c(L, w)) in L + slack rounds. It takes
+    finish(r, w) = max(finish(r-1, w), max_v finish(r-1-slack, v)) + c(r, w): to change the worker,
+    a path leaves out `slack` rounds. It may stay L rounds at the worker that is slowest in them,
+    for the best L, and so collect E max_w (c(1, w) + ... + c(L, w)) in L + slack rounds. It takes
     more time if all workers meet after every slack + 1 rounds.
     """
     if slack == 0:
-        return _mean_of_ordered(cycles, cycles.workers)
+        return mean_of_ordered(cycles, cycles.workers)
     rounds = np.arange(1, 2 * (slack + 1) + 1)
     size, rng = cycles.local_steps * len(rounds), np.random.default_rng(0)
     repeats = max(DRAWS // (cycles.workers * size), LEAST)
@@ -212,14 +142,14 @@ def _quorum(cycles: Cycles, quorum: int) -> float:
     E ceil(c / t) = sum_{k >= 0} P(c > k t). A quorum of q of n is taken for q n / (n + 1), as the
     q-th of n uniform numbers is q / (n + 1) in the mean.
     """
-    groups, n = _groups(cycles), cycles.workers
-    tails = [(g, *_integral(g)) for g in groups]
+    groups, n = groups_of(cycles), cycles.workers
+    tails = [(g, *integral(g)) for g in groups]
     k = np.arange(TERMS)
 
     def delivered(t: float) -> float:
         total = 0.0
-        for group, grid, integral in tails:
-            rest = group.mean - np.interp((TERMS - 0.5) * t, grid, integral)  # of the sum, times t
+        for group, grid, area in tails:
+            rest = group.mean - np.interp((TERMS - 0.5) * t, grid, area)  # of the sum, times t
             total += group.size / (group.survival(k * t).sum() + max(rest, 0.0) / t)
         return total
 
@@ -232,7 +162,7 @@ def _rennala(cycles: Cycles, batch: int) -> float:
     In the long run F^e_w(s) = 1/mu_w int_0^s (1 - F_w), as for every renewal process. All other
     gradients are new, of s / mu_w in s seconds: batch = sum_w 1/mu_w int_0^t F_w.
     """
-    tails = [(g, *_integral(g)) for g in _groups(cycles)]
+    tails = [(g, *integral(g)) for g in groups_of(cycles)]
 
     def fresh(t: float) -> float:
         return sum(g.size * (t - np.interp(t, grid, s)) / g.mean for g, grid, s in tails)
@@ -245,7 +175,7 @@ def _ringmaster(cycles: Cycles, limit: int) -> float:
 
     1 / t = sum_w F_w(limit t) / mu_w.
     """
-    groups = _groups(cycles)
+    groups = groups_of(cycles)
 
     def used(t: float) -> float:  # in the seconds of a step
         return sum(
@@ -253,14 +183,6 @@ def _ringmaster(cycles: Cycles, limit: int) -> float:
         )
 
     return _root(used, 1.0, float(cycles.mean.max()))
-
-
-def _integral(group: _Group) -> tuple[Array, Array]:
-    """A grid, and the integral of P(a cycle is longer) from 0 to each of its points."""
-    grid = _grid([group])
-    survival = group.survival(grid)
-    parts = np.diff(grid) * (survival[1:] + survival[:-1]) / 2
-    return grid, np.concatenate([[0.0], np.cumsum(parts)])
 
 
 def _root(rising: Callable[[float], float], target: float, start: float) -> float:

@@ -51,16 +51,22 @@ def in_turn(protocol: RoundRobin, cycles: Cycles, steps: int) -> Events:
     """
     del protocol
     n, service = cycles.workers, cycles.network.service
-    rows = cycles.rows(-(-steps // n))
-    turns, last = np.empty_like(rows), np.zeros(n)
-    for row, cycle in enumerate(rows):
-        ready = last + cycle
+    rounds = -(-steps // n)
+    rows = cycles.rows(rounds + 1)
+    turns, last = np.empty((rounds, n)), np.zeros(n)
+    for row in range(rounds):
+        ready = last + rows[row]
         ready[0] = max(ready[0], last[-1])  # the turn before the first of this round
         last = turns[row] = _received(np.maximum.accumulate(ready), service)
     seconds = turns.ravel()[:steps]
     k = np.arange(steps, dtype=np.int32)
     worker = k % n
-    spent = rows.ravel()[:steps] - cycles.overhead[worker]
-    computing = sum_by_worker(worker, spent, n)
+    spent = (rows - cycles.overhead).ravel()
+    useful = sum_by_worker(worker, spent[:steps], n)
+    started = np.zeros(n)
+    started[worker[-n:]] = seconds[-n:]
+    under_way = np.clip(seconds[-1] - started - cycles.down, 0.0, np.roll(spent[steps:][:n], steps))
     born = np.maximum(k - n + 1, 0)
-    return Events(worker, born, k, seconds, np.ones(steps, bool), seconds, computing, computing)
+    return Events(
+        worker, born, k, seconds, np.ones(steps, bool), seconds, useful + under_way, useful
+    )

@@ -107,7 +107,7 @@ def checked(
             f'{protocol} waits for {needed} workers in a step, but there are {n}, so no step would '
             f'ever complete: it must wait for at most {n}.'
         )
-    network.seconds_up(n), network.seconds_down(n)  # of links for another number it raises
+    cycles.network.check_workers(n)
     return cycles
 
 

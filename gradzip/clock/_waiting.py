@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import heapq
+from array import array
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,7 +22,8 @@ class _Queue:
         self.heap: list[tuple[float, int]] = []
         self.free, self.version = 0.0, 0  # when the server has received all so far; steps so far
         self.born, self.spent = [0] * cycles.workers, [0.0] * cycles.workers
-        self.arrivals: list[tuple[float, int, int, float]] = []  # seconds, worker, born, cycle
+        self.arrived, self.cycle = array('d'), array('d')  # seconds of each message so far
+        self.worker, self.version_at_birth = array('i'), array('i')
         self.start(range(cycles.workers))
 
     def start(self, workers: Iterable[int]) -> None:
@@ -35,21 +37,24 @@ class _Queue:
         """Receives the next message, and returns whose it is."""
         crossed, w = heapq.heappop(self.heap)
         self.free = max(crossed, self.free) + self.cycles.network.service
-        self.arrivals.append((self.free, w, self.born[w], self.spent[w]))
+        self.arrived.append(self.free)
+        self.cycle.append(self.spent[w])
+        self.worker.append(w)
+        self.version_at_birth.append(self.born[w])
         return w
 
     def events(self, batch: int, steps: int) -> Events:
         """The events of so many steps, each of which uses the next `batch` messages."""
-        seconds, worker, born, cycle = (np.array(x) for x in zip(*self.arrivals, strict=True))
-        worker, overhead = worker.astype(np.int32), self.cycles.overhead
-        count, n = batch * steps, self.cycles.workers
+        seconds, cycle = np.array(self.arrived), np.array(self.cycle)
+        worker, born = np.array(self.worker), np.array(self.version_at_birth)
+        count, n, overhead = batch * steps, self.cycles.workers, self.cycles.overhead
         spent = sum_by_worker(worker, cycle - overhead[worker], n)
         end, still = seconds[-1], np.zeros(n)
         for crossed, w in self.heap:  # what is under way
             started = crossed - self.spent[w]
             still[w] = max(end - started - self.cycles.down[w], 0.0)
         return Events(
-            worker, born.astype(np.int32), np.arange(count, dtype=np.int32) // batch, seconds,
+            worker, born, np.arange(count, dtype=np.int32) // batch, seconds,
             np.ones(count, bool), seconds[batch - 1 :: batch], spent + still, spent,
         )  # fmt: skip
 
