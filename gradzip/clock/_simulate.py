@@ -43,7 +43,7 @@ def simulate(
 
     Ten million events take seconds for the protocols whose workers never wait (`Asynchronous`,
     `Rennala`, `Ringmaster`) and for those in rounds, unless the server receives one message after
-    the other; the rest costs about two microseconds an event.
+    the other; the rest costs two to four microseconds an event.
 
     Args:
       protocol: when the server takes a step, such as `Asynchronous()`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def smallest(enough: Callable[[float], bool], start: float) -> float:
 
 def per_worker(owner: str, name: str, values: Any, *, above: bool = False) -> np.ndarray:
     """Returns a number of seconds for each worker: f64[n]."""
-    if isinstance(values, str) or not np.iterable(values) or not len(values):
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str) or not len(values):
         raise ValueError(
             f'{owner}({name}=...) must hold the seconds of each worker; got {values!r}.'
         )
