@@ -1,11 +1,15 @@
 """The clock against a plain queue of events, its predictions, and what it refuses."""
 
+import csv
 import heapq
 
+import jax
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import gradzip as gz
+from experiments import clock as experiment
 from gradzip import clock
 from gradzip.clock._cycles import Cycles
 from tests.mappers import AXIS
@@ -281,3 +285,46 @@ def simulate(protocol=ASYNCHRONOUS, compute=(ONE, ONE), steps=4, **options):
 def test_errors(make, kind, message):
     with pytest.raises(kind, match=message):
         make()
+
+
+def test_the_ranking_of_protocols_and_schemes():
+    """Seconds are steps of the theorem times simulated seconds; a slow link favours few bytes."""
+    likes, workers = jax.ShapeDtypeStruct((1000, 1000), 'float32'), 6
+    schemes = {'4 bits': gz.QSGD(7)}
+    plan = gz.plan(likes, workers=workers, link='100Mbit', schemes=schemes, costs='5ms')
+    target = gz.theory.Target(L=1.0, F0=1.0, variance=1.0, eps=0.1)
+    protocols = [clock.Synchronous(), clock.Asynchronous(), clock.Quorum(3)]
+    times = [clock.Constant(0.1)] * 4 + [clock.Constant(0.3)] * 2
+    more = {'4 bits': 1.5}
+    found = clock.rank(plan, times, target, protocols=protocols, more_steps=more, down=0)
+    assert [row.seconds for row in found.rows] == sorted(row.seconds for row in found.rows)
+    assert {(r.protocol, r.scheme) for r in found.rows} == {
+        (p, s) for p in protocols for s in ('4 bits', 'exact mean')
+    }
+    row = next(r for r in found.rows if (r.protocol, r.scheme) == (protocols[0], '4 bits'))
+    sent = 8 * gz.payload_bytes(gz.QSGD(7), likes) / 1e8
+    np.testing.assert_allclose(row.seconds_a_step, 0.3 + 0.005 + sent)
+    assert row.steps == round(1.5 * gz.theory.late_sgd(target, 0, batch=6)[1])
+    np.testing.assert_allclose(row.seconds, row.steps * row.seconds_a_step)
+    assert found.best.scheme == '4 bits'
+    assert clock.rank(plan, times, target).best.protocol is not None  # those of the default run
+    with pytest.raises(ValueError, match=r"in the plan, which are .* got \['sign'\]"):
+        clock.rank(plan, times, target, more_steps={'sign': 2.0})
+    with pytest.raises(ValueError, match='factors above 0; got 0'):
+        clock.rank(plan, times, target, more_steps={'4 bits': 0})
+    with pytest.raises(TypeError, match=r'rank\(target=...\) must be a Target'):
+        clock.rank(plan, times, 0.1)
+
+
+def test_the_experiment_in_its_short_form(tmp_path, monkeypatch):
+    arguments = ['--quick', '--workers', '4', '--out', str(tmp_path)]
+    result = CliRunner().invoke(experiment.app, arguments)
+    assert result.exit_code == 0, result.output
+    with (tmp_path / 'runs.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(experiment.TIMES) * len(experiment.COLORS)
+    assert all(0 < float(row['useful']) <= float(row['utilisation']) for row in rows)
+    assert (tmp_path / 'clock.png').stat().st_size > 10_000
+    monkeypatch.setattr(experiment, 'TIMES', {'constant': (ONE,)})
+    monkeypatch.setattr(clock, 'predict', lambda *_: 10.0)  # too far from the simulation
+    assert CliRunner().invoke(experiment.app, arguments).exit_code == 1

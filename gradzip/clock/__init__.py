@@ -26,6 +26,8 @@ from gradzip.clock._protocols import (
     RoundRobin as RoundRobin,
     Synchronous as Synchronous,
 )
+from gradzip.clock._rank import rank as rank
+from gradzip.clock._ranking import Ranking as Ranking, RankRow as RankRow
 from gradzip.clock._run import Run as Run
 from gradzip.clock._simulate import simulate as simulate
 from gradzip.clock._times import Times as Times
