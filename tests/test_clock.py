@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 import gradzip as gz
-from experiments import clock as experiment
+from experiments.clock import draw, runs
+from experiments.clock.__main__ import app
 from gradzip import clock
 from gradzip.clock._cycles import Cycles
 from tests.mappers import AXIS
@@ -203,6 +204,10 @@ def test_exact_predictions():
         exact = np.sum(1 / np.arange(n - m + 1, n + 1))
         found = clock.predict(clock.MSynchronous(m), clock.Exponential(1.0), workers=n)
         np.testing.assert_allclose(found, exact, rtol=1e-4)
+    for quorum in (1, 10, 15, 20):  # exponential times have no memory, so that a step is new
+        exact = np.sum(1 / np.arange(20 - quorum + 1, 21))
+        found = clock.predict(clock.Quorum(quorum), clock.Exponential(1.0), workers=20)
+        np.testing.assert_allclose(found, exact, rtol=0.05)
     mixed = [clock.Exponential(1.0)] * 3 + [clock.Exponential(2.0)] * 2
     draws = np.random.default_rng(0).exponential(size=(200_000, 5)) * [1, 1, 1, 2, 2]
     ordered = np.sort(draws, 1).mean(0)
@@ -318,13 +323,13 @@ def test_the_ranking_of_protocols_and_schemes():
 
 def test_the_experiment_in_its_short_form(tmp_path, monkeypatch):
     arguments = ['--quick', '--workers', '4', '--out', str(tmp_path)]
-    result = CliRunner().invoke(experiment.app, arguments)
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     with (tmp_path / 'runs.csv').open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(experiment.TIMES) * len(experiment.COLORS)
+    assert len(rows) == len(runs.TIMES) * len(draw.COLORS)
     assert all(0 < float(row['useful']) <= float(row['utilisation']) for row in rows)
     assert (tmp_path / 'clock.png').stat().st_size > 10_000
-    monkeypatch.setattr(experiment, 'TIMES', {'constant': (ONE,)})
+    monkeypatch.setattr(runs, 'TIMES', {'constant': (ONE,)})
     monkeypatch.setattr(clock, 'predict', lambda *_: 10.0)  # too far from the simulation
-    assert CliRunner().invoke(experiment.app, arguments).exit_code == 1
+    assert CliRunner().invoke(app, arguments).exit_code == 1

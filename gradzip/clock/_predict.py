@@ -140,9 +140,11 @@ def _quorum(cycles: Cycles, quorum: int) -> float:
     """A worker delivers in one of ceil(c / t) steps: quorum = sum_w 1 / E ceil(c_w / t).
 
     E ceil(c / t) = sum_{k >= 0} P(c > k t). A quorum of q of n is taken for q n / (n + 1), as the
-    q-th of n uniform numbers is q / (n + 1) in the mean.
+    q-th of n uniform numbers is q / (n + 1) in the mean. Where it waits for all, a step is a round.
     """
     groups, n = groups_of(cycles), cycles.workers
+    if quorum == n:
+        return mean_of_ordered(cycles, n)
     tails = [(g, *integral(g)) for g in groups]
     k = np.arange(TERMS)
 

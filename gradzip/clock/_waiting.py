@@ -87,6 +87,6 @@ def bounded_staleness(protocol: BoundedStaleness, cycles: Cycles, steps: int) ->
         if not reached[slowest]:  # those who wait are all one gradient too far ahead
             del reached[slowest]
             slowest += 1
-            queue.start(sorted(waiting))
+            queue.start(waiting)
             waiting = []
     return queue.events(1, steps)

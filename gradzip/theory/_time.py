@@ -8,6 +8,7 @@ case; `gradzip.clock.predict` has the mean seconds of a step for random times.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -40,7 +41,9 @@ def time_synchronous(target: Target, seconds: Sequence[float]) -> TimeBound:
 
     Reference: m = n in `time_m_synchronous`.
     """
-    return time_m_synchronous(target, seconds, len(sorted_seconds('time_synchronous', seconds)))
+    n = len(sorted_seconds('time_synchronous', seconds))
+    bound = time_m_synchronous(target, seconds, n)
+    return dataclasses.replace(bound, protocol='synchronous')
 
 
 def time_m_synchronous(target: Target, seconds: Sequence[float], m: int | None = None) -> TimeBound:
