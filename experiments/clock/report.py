@@ -67,7 +67,7 @@ def timed(run: clock.Run, seconds: float) -> str:
     """How long the clock took for many events."""
     return (
         f'The clock made {len(run.worker):,} events of {run.workers:,} asynchronous workers with '
-        f'exponential times in {seconds:.1f} s.'
+        f'exponential times in {seconds:.1f} seconds of one CPU core.'
     )
 
 

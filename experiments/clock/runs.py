@@ -118,9 +118,9 @@ def until_target(n: int, seed: int) -> Iterator[ToTarget]:
 
 
 def timed(seed: int) -> tuple[clock.Run, float]:
-    """How long the clock takes for many events."""
-    start = time.perf_counter()
+    """How many CPU-seconds the clock takes for many events."""
+    start = time.process_time()
     protocol, compute = clock.Asynchronous(), clock.Exponential(MEAN)
     found = clock.simulate(protocol, compute, workers=MANY_WORKERS, steps=MANY, seed=seed)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return found, seconds
