@@ -68,8 +68,8 @@ def time_m_synchronous(target: Target, seconds: Sequence[float], m: int | None =
       >>> bound.protocol, round(bound.step_size, 3), bound.steps, bound.seconds
       ('m-synchronous, m = 9', 0.45, 89, 89.0)
 
-    Reference: arXiv 2602.03802, min_m h_m (L F0/eps + variance L F0/(m eps^2)) up to a factor,
-      nearly optimal in many regimes; the constants are derived here.
+    Reference: arXiv 2602.03802, which finds it nearly optimal in many regimes. The seconds, derived
+      here, are min_m h_m (L F0/eps + variance L F0/(m eps^2)) up to a factor.
     """
     h = sorted_seconds('time_m_synchronous', seconds)
     if m is not None:
@@ -140,8 +140,8 @@ def time_rennala(target: Target, seconds: Sequence[float], batch: int | None = N
       >>> print(theory.time_rennala(target, [1.0] * 9 + [5.0]))
       TimeBound(protocol='Rennala, batch = 10', step_size=0.5, steps=80, seconds=240.0)
 
-    Reference: Tyurin, Richtarik, arXiv 2305.12387, where the batch is from, and 2 min_m (S + m) /
-      sum_{i<=m} 1/h_i bounds the seconds of a step; the constants are derived here.
+    Reference: Tyurin, Richtarik, arXiv 2305.12387, where the batch S is from. By the rule above, a
+      step takes at most 2 min_m (S + m) / sum_{i<=m} 1/h_i seconds; the constants are derived here.
     """
     h = sorted_seconds('time_rennala', seconds)
     size = target.batch if batch is None else assume.integer('time_rennala', 'batch', batch, 1)
