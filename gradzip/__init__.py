@@ -75,6 +75,7 @@ from gradzip._wrappers import skip_nonfinite as skip_nonfinite
 
 # around a step: mappers, metrics, traffic, plan, theory
 from gradzip import advice as advice
+from gradzip import clock as clock
 from gradzip import metrics as metrics
 from gradzip import theory as theory
 from gradzip import types as types

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 # A module may import from rooms further down, and, inside feedback/ and the like, siblings.
 LAYERS = [
     ['types'],
+    ['clock'],
     ['data_parallel', 'debug', 'plan'],
     ['distribute', 'per_shard', 'report'],
     ['shards'],

@@ -9,6 +9,19 @@ from gradzip.theory._bound import Bound as Bound
 from gradzip.theory._delayed import iag as iag, stale as stale, stale_gd as stale_gd
 from gradzip.theory._descent import gd as gd
 from gradzip.theory._estimates import diana as diana, ef21 as ef21, marina as marina
+from gradzip.theory._late_sgd import Target as Target, late_sgd as late_sgd
 from gradzip.theory._memory import ef14 as ef14
 from gradzip.theory._problem import Problem as Problem
+from gradzip.theory._seconds import TimeBound as TimeBound
+from gradzip.theory._shadowheart import (
+    equilibrium_time as equilibrium_time,
+    time_shadowheart as time_shadowheart,
+)
 from gradzip.theory._synchronous import dcgd as dcgd, minibatch as minibatch
+from gradzip.theory._time import (
+    time_asynchronous as time_asynchronous,
+    time_m_synchronous as time_m_synchronous,
+    time_rennala as time_rennala,
+    time_ringmaster as time_ringmaster,
+    time_synchronous as time_synchronous,
+)
