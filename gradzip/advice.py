@@ -1,4 +1,6 @@
-"""Computes the constants of a problem, which `gradzip.theory` needs, from its data.
+"""Computes the constants of a problem from its data, and ranks what to run on it.
+
+`measure` returns what `gradzip.theory` needs, and `rank` asks its theorems about every scheme.
 
     f_i(w) = sum_r weight_ir loss(<x_ir, w>, y_ir) + (lam/2) |w|^2,     F = (1/n) sum_i f_i
 
@@ -15,6 +17,8 @@ import numpy as np
 
 from gradzip import _checks as checks
 from gradzip._empirical import ACCURACY, Risk, gap, gradient_scale, gradients, optimum_of
+from gradzip._ranking.rank import rank as rank
+from gradzip._ranking.table import Choice as Choice, Ranking as Ranking
 from gradzip.theory import Problem
 
 _CURVATURE = {'logistic': 0.25, 'least_squares': 1.0}  # largest second derivative of the loss
@@ -71,7 +75,7 @@ def measure(
       (1.0, 2.5)
       >>> omega = gz.RandK(0.5).omega(np.zeros(2))
       >>> round(theory.stale(problem, omega, tau=3).step_size, 4)
-      0.05
+      0.0649
 
     Reference: the quantities of Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, and of their
       CDC 2017 paper on data sparsity.

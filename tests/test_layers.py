@@ -11,13 +11,13 @@ ROOT = pathlib.Path(gradzip.__file__).parent
 
 # A module may import from rooms further down, and, inside feedback/ and the like, siblings.
 LAYERS = [
-    ['types'],
-    ['clock'],
+    ['advice', 'types'],
+    ['clock', 'ranking'],
     ['data_parallel', 'debug', 'plan'],
     ['distribute', 'per_shard', 'report'],
     ['shards'],
     ['local_steps', 'recipes', 'specs'],
-    ['advice', 'feedback', 'hierarchy', 'one_bit_adam', 'wrappers'],
+    ['feedback', 'hierarchy', 'one_bit_adam', 'wrappers'],
     ['citation', 'delay', 'fragments'],
     ['delay_draws', 'trace'],
     ['delay_models', 'metrics'],

@@ -16,7 +16,7 @@ from experiments import data
 from experiments.__main__ import app
 from experiments.problems import Problem, split
 from experiments.theorems import report
-from experiments.theorems.algorithms import SCHEMES, SHORTER, Row, delay_label, rows
+from experiments.theorems.algorithms import SCHEMES, TARGET, Row, delay_label, rows
 from experiments.theorems.runs import Run, like_of, run, target_of
 from gradzip import theory
 
@@ -73,27 +73,28 @@ def test_theorems(table: list[Row]):
     assert names['distributed', 'qsgd'] == 'C1'
     assert names['distributed', 'shared'] == "C'"
     assert names['distributed', 'topk'] == names['gradient descent', 'topk'] == 'EF'
-    assert names['stale', 'qsgd'] == names['stale', 'none'] == 'T1'
+    assert names['stale', 'qsgd'] == 'T1'
+    assert names['stale', 'none'] in ('T1', 'T5')
     assert names['Q-IAG', 'qsgd'] == 'T2'
     assert [key for key, theorem in names.items() if theorem is None] == [('stale', 'topk')]
 
 
-def test_steps_are_the_longest_of_the_theorems(problem: Problem, table: list[Row]):
-    """Unless the floor is above the start; then the floor is a twentieth of it."""
+def test_every_bound_reaches_the_target(problem: Problem, table: list[Row]):
+    """At the longest step where that is soonest; at a shorter one where workers disagree more."""
     V0 = problem.constants.need('V0', 'test')
     omega = gz.Bernoulli(0.25).omega(like_of(problem))
     for row in table:
-        if row.bound is not None and not row.shortened:
-            assert row.bound.floor <= V0
-    assert row_of(table, 'stale', 'bernoulli').step_size == pytest.approx(
-        theory.stale(problem.constants, omega, 2).step_size
-    )
+        if row.bound is not None:
+            assert row.bound.at(int(row.bound.iterations(TARGET * V0))) <= TARGET * V0
+    exact = row_of(table, 'gradient descent', 'none')
+    assert not exact.shortened
+    assert exact.step_size == theory.gd(problem.constants.as_one(), 0.0).step_size
     hard = dataclasses.replace(problem.constants, G=1e3 * problem.constants.need('G', 'test'))
     row = row_of(rows(hard, like_of(problem), [2], NAMES), 'distributed', 'bernoulli')
     assert row.shortened
     assert row.bound is not None
     assert theory.dcgd(hard, omega).floor > V0
-    assert row.bound.floor == pytest.approx(SHORTER * V0, rel=1e-3)
+    assert row.bound.floor < TARGET * V0
 
 
 @pytest.mark.parametrize(
@@ -138,8 +139,8 @@ def test_a_broken_bound_is_noticed(
     """A step far beyond the theorem's, under the theorem's bound; and the exit code says so."""
     row = row_of(table, 'distributed', 'bernoulli')
     assert row.bound is not None
-    wrong = dataclasses.replace(row.bound, step_size=40 * row.step_size)
-    monkeypatch.setattr(theory, 'dcgd', lambda *_, **__: wrong)
+    wrong = dataclasses.replace(row.bound, step_size=400 * row.step_size)
+    monkeypatch.setattr(theory, 'for_target', lambda *_, **__: wrong)
     row = row_of(rows(problem.constants, like_of(problem), [2], NAMES), 'distributed', 'bernoulli')
     found = run(problem, row, 60, seeds=4)
     assert found.exceeded

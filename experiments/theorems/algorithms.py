@@ -1,8 +1,7 @@
 """What is run: the paper's algorithms, each with the step-size of its theorem.
 
-A `Row` is one algorithm with one compressor under one delay. Its step is the longest that the
-theorem admits at its best rate; where the bound then says nothing, because its floor lies above the
-start, the longest with a floor of a twentieth of the start. Nothing is tuned.
+A `Row` is one algorithm with one compressor under one delay. Its step is the one with which the
+theorem's bound reaches the target soonest (`gradzip.theory.for_target`). Nothing is tuned.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -23,7 +22,7 @@ PROBABILITY = 0.25  # of Bernoulli: three quarters of the entries stay at home
 LEVELS = 7  # of QSGD, l2 norm: codes of four bits
 FRACTION = 0.25  # of TopK, as many entries as Bernoulli keeps on average
 BATCH = 2  # workers in a mini-batch
-SHORTER = 0.05  # the floor, as a share of the start, that replaces one above the start
+TARGET = 1e-2  # of |x_0 - x*|^2: a tenth of the distance
 HYPERPARAMETERS = (
     f'Bernoulli keeps an entry with probability {PROBABILITY}, TopK the largest {FRACTION:.0%}, '
     f'QSGD has {LEVELS} levels and the l2 norm, a mini-batch {BATCH} workers. Bits are those of '
@@ -73,7 +72,7 @@ class Row:
     delay: gz.Delay
     bound: theory.Bound | None  # None: no theorem covers it
     step_size: float
-    shortened: bool  # the theorem's own step has a floor above the start
+    shortened: bool  # the theorem's longest step reaches the target later, or never
     messages: float  # sent in one iteration by all workers
     make: Callable[[Key], optax.GradientTransformation]
 
@@ -132,38 +131,39 @@ def _all(problem: theory.Problem, like: Like, delays: list[int]) -> Iterator[Row
 
 def _gradient_descent(problem: theory.Problem, like: Like, scheme: Scheme) -> Row:
     """Theorem A2, with memory EF14 on one node: the data are in one place, and it compresses."""
-    one = problem.as_one()
+    one, compressor = problem.as_one(), scheme.compressor
     if scheme.memory:
-        theorem = functools.partial(theory.ef14, one, scheme.compressor.delta(like))
+        theorem = _Theorem(theory.ef14, one, {'delta': compressor.delta(like)})
     else:
-        theorem = functools.partial(theory.gd, one, scheme.compressor.omega(like))
+        theorem = _Theorem(theory.gd, one, {'omega': compressor.omega(like)})
 
     def before(key: Key) -> optax.GradientTransformation:
         return optax.chain(gz.compress(gz.Identity(), AXIS), scheme.exchange(None, key))
 
-    return _row(problem, 'gradient descent', scheme, NOW, theorem, before)
+    return _row('gradient descent', scheme, NOW, theorem, before)
 
 
 def _minibatch(problem: theory.Problem, like: Like, scheme: Scheme) -> Row:
     """Theorem B1."""
-    theorem = functools.partial(theory.minibatch, problem, scheme.compressor.omega(like), BATCH)
+    options = {'omega': scheme.compressor.omega(like), 'batch': BATCH}
 
     def before(key: Key) -> optax.GradientTransformation:
         who, what = jax.random.split(key)
         return optax.chain(gz.participate(BATCH, AXIS, key=who), scheme.exchange(AXIS, what))
 
-    return _row(problem, 'mini-batch', scheme, NOW, theorem, before)
+    theorem = _Theorem(theory.minibatch, problem, options)
+    return _row('mini-batch', scheme, NOW, theorem, before)
 
 
 def _distributed(problem: theory.Problem, like: Like, scheme: Scheme) -> Row:
     """Theorem C1; with a shared mask C''; with memory EF14."""
     if scheme.memory:
-        theorem = functools.partial(theory.ef14, problem, scheme.compressor.delta(like))
+        theorem = _Theorem(theory.ef14, problem, {'delta': scheme.compressor.delta(like)})
     else:
-        omega = scheme.compressor.omega(like)
-        theorem = functools.partial(theory.dcgd, problem, omega, shared=scheme.shared)
+        options = {'omega': scheme.compressor.omega(like), 'shared': scheme.shared}
+        theorem = _Theorem(theory.dcgd, problem, options)
     before = functools.partial(scheme.exchange, AXIS)
-    return _row(problem, 'distributed', scheme, NOW, theorem, before)
+    return _row('distributed', scheme, NOW, theorem, before)
 
 
 def _stale(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay) -> Row:
@@ -178,38 +178,49 @@ def _stale(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay)
         lossy = theory.ef14(problem, scheme.compressor.delta(like)).step_size
         step = min(late, lossy)
         return Row('stale', scheme, model, None, step, False, problem.n, _chain(before, step))
-    omega = scheme.compressor.omega(like)
-    theorem = functools.partial(theory.stale, problem, omega, model.bound)
-    return _row(problem, 'stale', scheme, model, theorem, before)
+    options = {'omega': scheme.compressor.omega(like), 'tau': model.bound}
+    return _row('stale', scheme, model, _Theorem(theory.stale, problem, options), before)
 
 
 def _q_iag(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay) -> Row:
     """Theorem T2; without compression T1, which allows any late gradients. Workers take turns."""
     omega, messages = scheme.compressor.omega(like), problem.n / (model.bound + 1)
-
-    def theorem(**at: Any) -> theory.Bound:
-        if omega:
-            return theory.q_iag(problem, omega, model.bound, messages=messages, **at)
-        bound = theory.stale(problem, 0.0, model.bound, **at)
-        return dataclasses.replace(bound, messages=messages)
+    options = {'omega': omega, 'tau': model.bound}
+    family = theory.q_iag if omega else theory.stale
 
     def before(key: Key) -> optax.GradientTransformation:
         return gz.iag(scheme.compressor, AXIS, model, key=key)
 
-    return _row(problem, 'Q-IAG', scheme, model, theorem, before)
+    theorem = _Theorem(family, problem, options)
+    return _row('Q-IAG', scheme, model, theorem, before, messages)
+
+
+class _Theorem(NamedTuple):
+    """A function of `gradzip.theory` and what it takes."""
+
+    family: Callable[..., theory.Bound]
+    problem: theory.Problem
+    options: dict[str, Any]
 
 
 def _row(
-    problem: theory.Problem,
     algorithm: Algorithm,
     scheme: Scheme,
     model: gz.Delay,
-    theorem: Callable[..., theory.Bound],
+    theorem: _Theorem,
     before: Callable[[Key], optax.GradientTransformation],
+    messages: float | None = None,
 ) -> Row:
-    """The row at the step-size of its theorem."""
-    bound, shortened = _informative(problem, theorem)
-    step, make = bound.step_size, _chain(before, bound.step_size)
+    """The row at the step-size with which its theorem reaches the target soonest."""
+    family, problem, options = theorem
+    eps = TARGET * problem.need('V0', 'The table')
+    bound, longest = theory.for_target(family, problem, eps, **options), family(problem, **options)
+    assert bound.quantity == 'V'
+    if messages is not None:
+        bound = dataclasses.replace(bound, messages=messages)
+    step = bound.step_size
+    shortened = step < 0.999 * longest.step_size
+    make = _chain(before, step)
     return Row(algorithm, scheme, model, bound, step, shortened, bound.messages, make)
 
 
@@ -217,22 +228,3 @@ def _chain(
     before: Callable[[Key], optax.GradientTransformation], step: float
 ) -> Callable[[Key], optax.GradientTransformation]:
     return lambda key: optax.chain(before(key), optax.sgd(step))
-
-
-def _informative(
-    problem: theory.Problem, theorem: Callable[..., theory.Bound]
-) -> tuple[theory.Bound, bool]:
-    """The bound at the theorem's own step, unless its floor lies above the start.
-
-    Then at the longest step with a floor of SHORTER times the start; a floor grows with the step.
-    """
-    bound, start = theorem(), problem.need('V0', 'The table')
-    assert bound.quantity == 'V'
-    if bound.floor <= start:
-        return bound, False
-    low, high = 0.0, bound.step_size
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        fits = theorem(step_size=middle).floor <= SHORTER * start
-        low, high = (middle, high) if fits else (low, middle)
-    return theorem(step_size=low), True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from typing import Any
 
@@ -29,10 +28,9 @@ def table(problem: Problem, runs: list[Run]) -> Table:
     caption = (
         f'iterations and kbit (of all workers together) until E|x - x*|^2 is at {TARGET:g} '
         'of its start: by the theorem, and by the run '
-        f'(average of {seeds} seeds). floor: where the bound ends, as a share of the start, if '
-        'above the target. loose: predicted over measured (where the bound stays above: its floor '
-        'over where the run ended). *: a shorter step, as the floor of the longest lies above the '
-        f'start. -: no theorem, or not reached. {HYPERPARAMETERS}'
+        f'(average of {seeds} seeds). loose: predicted over measured. *: a step shorter than the '
+        'longest of the theorem, whose bound reaches the target later, or whose floor is above it. '
+        f'-: no theorem, or not reached. {HYPERPARAMETERS}'
     )
     return tables.table(title, HEADS, map(_cells, runs), names=2, caption=caption)
 
@@ -42,18 +40,14 @@ def _cells(run: Run) -> tuple[str, ...]:
     measured = '-' if run.measured is None else str(run.measured)
     if run.exceeded:
         measured = f'[bold red]{measured} EXCEEDED[/]'
-    reached = predicted if predicted is not None and math.isfinite(predicted) else None
-    said = '-' if reached is None else str(int(reached))
-    if row.bound is not None and reached is None:
-        said = f'floor {row.bound.floor / run.mean[0]:.2g}'
     return (
         row.title,
         row.scheme.label,
         f'{row.step_size * run.problem.constants.L:.3g}{"*" if row.shortened else ""}',
-        said,
+        '-' if predicted is None else str(int(predicted)),
         measured,
         '-' if run.looseness is None else f'{run.looseness:.2g}',
-        _kbit(run, reached),
+        _kbit(run, predicted),
         _kbit(run, run.measured),
     )
 
@@ -95,16 +89,12 @@ def _bounds(runs: list[Run]) -> str:
 
 def _looseness(runs: list[Run]) -> str:
     """How far theorems and runs are apart."""
-    bounded = [run for run in runs if run.predicted is not None]
-    above = sum(math.isinf(run.predicted or 0) for run in bounded)
-    reach = [run for run in bounded if math.isfinite(run.predicted or 0)]
-    found = [run.looseness for run in reach if run.looseness is not None]
+    found = [run.looseness for run in runs if run.looseness is not None]
     if not found:
-        return f'No bound reaches the target; {above} end above it.'
+        return 'No run with a theorem reaches the target.'
     return (
         f'Iterations predicted over measured: {statistics.median(found):.2g} in the median of '
-        f'{len(found)} runs, from {min(found):.2g} to {max(found):.2g}; the bounds of {above} more '
-        'have their floor above the target.'
+        f'{len(found)} runs, from {min(found):.2g} to {max(found):.2g}.'
     )
 
 
@@ -120,15 +110,15 @@ def _cheapest(problem: Problem, runs: list[Run]) -> str:
         parts.append(
             f'{best.row.scheme.label} for {title} ({_bits(none) / max(1, _bits(best)):.2g})'
         )
-        bounded = [run for run in here if run.predicted is not None and run.predicted < math.inf]
+        bounded = [run for run in here if run.predicted is not None]
         if bounded:
             asked += 1
             cheapest = min(bounded, key=lambda run: run.bits_until(run.predicted) or 0)
             known += cheapest is min(bounded, key=_bits)
     return (
         f'{problem.name}: fewest bits, in brackets how many times fewer than without '
-        f'compression: {"; ".join(parts)}. Of the schemes whose bound reaches the target, the one '
-        f'predicted to be cheapest was so in {known} of {asked} cases.'
+        f'compression: {"; ".join(parts)}. Of the schemes with a theorem, the one predicted to be '
+        f'cheapest was so in {known} of {asked} cases.'
     )
 
 

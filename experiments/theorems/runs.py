@@ -13,11 +13,9 @@ import numpy as np
 
 from experiments.problems import Problem
 from experiments.simulate import Advance, message_bits, simulate
-from experiments.theorems.algorithms import Row
+from experiments.theorems.algorithms import TARGET, Row
 from gradzip import theory
 
-TARGET = 1e-2  # of |x_0 - x*|^2: a tenth of the distance
-NEAR_FLOOR = 1.02  # a bound that never reaches the target is followed until this near its floor
 ERRORS = 3  # standard errors by which an average of seeds may exceed a bound that is attained
 ROUNDING = 1e-5  # relative; of float32 runs
 
@@ -54,7 +52,7 @@ class Run:
 
     @property
     def predicted(self) -> float | None:
-        """The same of the bound; infinity where the floor lies above, None without a bound."""
+        """The same of the bound; None without a bound."""
         return None if self.row.bound is None else self.row.predicted(target_of(self.problem))
 
     def bits_until(self, iterations: float | None) -> float | None:
@@ -87,12 +85,10 @@ class Run:
 
     @property
     def looseness(self) -> float | None:
-        """Predicted over measured iterations; where the bound has a floor above, over floors."""
-        if self.predicted is None or self.row.bound is None:
+        """Predicted over measured iterations."""
+        if self.predicted is None or self.measured is None:
             return None
-        if math.isinf(self.predicted):
-            return self.row.bound.floor / self.mean[-max(1, len(self.mean) // 10) :].mean()
-        return None if self.measured is None else self.predicted / max(1, self.measured)
+        return self.predicted / max(1, self.measured)
 
 
 def like_of(problem: Problem) -> jax.ShapeDtypeStruct:
@@ -106,15 +102,12 @@ def target_of(problem: Problem) -> float:
 
 
 def length_of(problem: Problem, row: Row, most: int) -> int:
-    """Iterations until the bound is at the target, or as near its floor as makes no difference."""
+    """Iterations until the bound is at the target."""
     target = target_of(problem)
     if row.bound is None:  # as long as exact gradients of the same delay take at the same step
         exact = theory.stale(problem.constants, 0.0, row.delay.bound, step_size=row.step_size)
         return min(most, int(exact.iterations(target)) + row.shift)
-    wanted = row.predicted(target)
-    if math.isinf(wanted):
-        wanted = row.predicted(NEAR_FLOOR * row.bound.floor)
-    return int(min(most, wanted))
+    return int(min(most, row.predicted(target)))
 
 
 def run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 TOLERANCE = 1e-12  # relative; a step size that a theorem returned must be accepted as its argument
 LARGEST = 1e50  # products of the constants in a proof then stay within the range of floats
 LONGEST = 2**53  # integers up to here are exact as floats
+_HALVINGS = 64  # of an interval whose upper end is at most a few times the result
+_OVERFLOW = 700.0  # exp of more is infinite
 
 
 def real(
@@ -144,3 +147,30 @@ def positive_root(a: float, b: float) -> float:
     This form is stable where a is small or zero.
     """
     return 2 / (b + math.hypot(b, 2 * math.sqrt(a)))
+
+
+def largest(inequality: Callable[[float], float], high: float) -> float:
+    """Returns the largest g in (0, high] at which an increasing function is at most 1.
+
+    The result is rounded down, so that the function is at most 1 there also in floating point.
+    """
+    if inequality(high) <= 1:
+        return high
+    low = 0.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inequality(middle) <= 1 else (low, middle)
+    return low
+
+
+def power_sum(x: float, count: int) -> float:
+    """Returns sum_{j=1}^{count} (1 - x)^-j, the sum of lemma S2, for 0 <= x.
+
+    It is at least `count`, and infinite for x >= 1 (if count > 0) or where it overflows.
+    """
+    if count == 0 or x == 0:
+        return float(count)
+    if x >= 1:
+        return math.inf
+    exponent = -count * math.log1p(-x)
+    return math.inf if exponent > _OVERFLOW else max(float(count), math.expm1(exponent) / x)

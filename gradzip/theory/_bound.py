@@ -41,10 +41,10 @@ class Bound:
       assumptions  every f_i convex and smooth, F strongly convex, Q unbiased, workers independent
       quantity     V = E |x_k - x*|^2
       step_size    0.25
-      factor       0.9625
-      1 - factor   0.0375
+      factor       0.956875
+      1 - factor   0.043125
       initial      9
-      floor        0.00208333
+      floor        0.00181159
       messages     4
     """
 

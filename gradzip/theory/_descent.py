@@ -12,6 +12,7 @@ from typing import Any
 
 from gradzip.theory import _assume as assume
 from gradzip.theory._bound import Bound
+from gradzip.theory._cocoercive import rate
 from gradzip.theory._problem import Problem
 
 
@@ -103,15 +104,10 @@ def _strongly_convex(problem: Problem, alpha: float, given: float | None) -> Bou
     L, mu = problem.L, problem.mu
     best = 2 / (alpha * (mu + L))
     gamma = assume.step_size('gd', given, best, 2 / (alpha * L), below=True)
-    # E V+ = V - 2 gamma <grad F, x-x*> + gamma^2 E|Q|^2, and
-    # <grad F, x-x*> >= mu L/(mu+L) V + |grad F|^2/(mu+L). Up to `best` the coefficient
-    # gamma^2 alpha - 2 gamma/(mu+L) of |grad F|^2 is <= 0. Above it, use |grad F|^2 <= L^2 V
-    if gamma <= best:
-        factor = 1 - 2 * gamma * mu * L / (mu + L)
-    else:
-        factor = 1 - 2 * gamma * L + alpha * gamma**2 * L**2
+    # E|Q|^2 <= alpha |grad F|^2: see `_cocoercive`
+    factor = rate(gamma, alpha, 0.0, mu, L)
     assumptions = 'F smooth and strongly convex, Q unbiased'
-    return _bound('A2', assumptions, 'V', gamma, max(0.0, factor), problem.known('V0'), problem.n)
+    return _bound('A2', assumptions, 'V', gamma, factor, problem.known('V0'), problem.n)
 
 
 def _convex(problem: Problem, alpha: float, given: float | None) -> Bound:

@@ -60,8 +60,8 @@ class Problem:
     Example:
       >>> from gradzip import theory
       >>> problem = theory.Problem(n=8, L=0.25, mu=0.05, L_max=1.0, G=0.5, V0=4.0)
-      >>> theory.dcgd(problem, omega=3.0).step_size  # 1 / (L + 2 omega L_max / n)
-      1.0
+      >>> theory.dcgd(problem, omega=3.0).step_size  # 1 / (mu + 2 omega L_max / n)
+      1.25
     """
 
     n: int

@@ -3,7 +3,11 @@
     B   x_{k+1} = x_k - gamma (n/b) sum_{i in B_k} Q_i(grad f_i(x_k)),   B_k a random b-subset
     C   x_{k+1} = x_k - gamma sum_i Q_i(grad f_i(x_k))
 
-Both satisfy E|g|^2 <= A |grad f|^2 + B sum_i |grad f_i|^2, from which `_cocoercive` concludes.
+Both satisfy E|g|^2 <= A |grad f|^2 + B sum_i |grad f_i|^2, from which `_cocoercive` concludes. With
+xi_i = Q_i(grad f_i) - grad f_i, of mean zero, E|g|^2 is that of the exact mini-batch, which follows
+from sampling without replacement, plus (n/b)^2 E|sum_{i in B_k} xi_i|^2. For independent workers
+this is at most (n/b) omega sum_i |grad f_i|^2, and in any dependence min(b, sigma) times that,
+because xi_i is zero wherever grad f_i is (F1: |sum_i v_i|^2 <= sigma sum_i |v_i|^2).
 """
 
 from __future__ import annotations
@@ -12,15 +16,13 @@ import dataclasses
 
 from gradzip.theory import _assume as assume
 from gradzip.theory._bound import Bound
+from gradzip.theory._cocoercive import conclude
 from gradzip.theory._descent import gd
 from gradzip.theory._problem import Problem
-from gradzip.theory._sum_form import SumForm, sum_form
+from gradzip.theory._sum_form import sum_form
 
-_CONVEX = 'every f_i convex and smooth, F strongly convex, Q unbiased, '
-_REGULARISE = (
-    'Add an l2 term lam/2 |x|^2 to the loss (then mu >= lam), or, if the workers can share the '
-    'randomness of a linear compressor, use theory.dcgd(shared=True), which covers mu = 0.'
-)
+_ALONE = 'Q unbiased, workers independent'
+_ANYHOW = 'Q unbiased, workers in any dependence'
 
 
 def minibatch(
@@ -29,26 +31,30 @@ def minibatch(
     batch: int,
     *,
     step_size: float | None = None,
+    split: float = 1.0,
     shared: bool = False,
 ) -> Bound:
-    """Theorem B1: in every step, `batch` random workers send compressed gradients.
+    """Theorems B1 and B2: in every step, `batch` random workers send compressed gradients.
 
     With omega = 0 this is mini-batch gradient descent, and with batch = 1 the incremental method.
-    For batch = n it is theorem C1.
+    For batch = n it is theorem C.
 
     Args:
       problem: the theorem needs L_max, the floor needs G, and values of the bound need V0.
       omega: constant of an unbiased compressor, 0 without compression. None (biased) raises.
       batch: number of workers in a step, drawn without replacement. Their sum is scaled by
         n / batch, as in `gradzip.participate`.
-      step_size: where to evaluate the bound, below twice the default n / Lam.
-      shared: must be False, as the theorem is about independent noise.
+      step_size: where to evaluate the bound. The default is the step of the best rate.
+      split: more than 1 lowers the floor and shortens the step, less than 1 does the opposite.
+        `for_target` finds the best. Without effect if G = 0.
+      shared: whether the workers share their randomness (theorem B'). Unless sigma = n, it then
+        also needs that Q(v) is zero wherever v is.
 
     Returns:
-      A `Bound` on 'V', with a floor unless G = 0.
+      A `Bound` on 'V' (B1), or for mu = 0 on 'F_mean' (B2), with a floor unless G = 0.
 
     Raises:
-      ValueError: omega is None (biased), mu = 0, the noise is shared, or the step is too long.
+      ValueError: omega is None (biased), or the step is too long.
       TypeError: an argument is not a number, or shared is not True or False.
 
     Example:
@@ -61,15 +67,20 @@ def minibatch(
       their CDC 2017 paper on mini-batches); the constants are derived here.
     """
     omega = assume.unbiased('Theorem B1', omega)
-    assume.independent(
-        'Theorem B1', shared, 'Use gradzip.Gather(scheme), whose workers draw independently.'
-    )
+    shared = assume.flag('minibatch', 'shared', shared)
     b = assume.integer('minibatch', 'batch', batch, 1, problem.n)
     s = sum_form(problem, 'Theorem B1')
-    # A and B come from the second moment of sampling without replacement
     A = 1.0 if b == s.n else s.n * (b - 1) / (b * (s.n - 1))
-    B = s.n / b * ((0.0 if b == s.n else (s.n - b) / (s.n - 1)) + omega)
-    return _cocoercive(f'B1: {b} random workers a step', s, A, B, problem, step_size, b)
+    B = batch_noise(s.n, b, omega * (min(b, s.sigma) if shared else 1))
+    name = "B'" if shared else 'B1' if s.mu > 0 else 'B2'
+    about = _ANYHOW if shared else _ALONE
+    title = f'{name}: {b} random workers a step'
+    return conclude(title, about, s, A, B, problem, step_size, b, split)
+
+
+def batch_noise(n: int, b: int, omega: float) -> float:
+    """Returns the B of b of n workers: sampling without replacement, and the compressor's noise."""
+    return n / b * ((0.0 if b == n else (n - b) / (n - 1)) + omega)
 
 
 def dcgd(
@@ -79,14 +90,15 @@ def dcgd(
     shared: bool = False,
     linear: bool = True,
     step_size: float | None = None,
+    split: float = 1.0,
 ) -> Bound:
-    """Distributed compressed gradient descent: theorems C1, C', C''.
+    """Distributed compressed gradient descent: theorems C1, C2 (mu = 0), C', C''.
 
     | noise of the workers | theorem | floor |
     |---|---|---|
-    | independent (`gradzip.Gather`) | C1 | in omega G |
+    | independent (`gradzip.Gather`) | C1, C2 | in omega G |
     | shared, linear compressor: one mask for all (`gradzip.Sum`) | C'' | none |
-    | shared=True, linear=False: dependent in any way | C', far worse | in sigma alpha G |
+    | shared=True, linear=False: dependent in any way | C' | in sigma omega G |
 
     Args:
       problem: the theorems need L_max, except for C''. The floor needs G, and values of the bound
@@ -96,13 +108,15 @@ def dcgd(
       shared: whether the workers share their randomness.
       linear: whether sum_i Q(g_i) = Q(sum_i g_i) when they share it. Unless sigma = n, C' also
         needs that Q(v) is zero wherever v is.
-      step_size: where to evaluate the bound, below twice the default (C'': below 2 / (alpha L)).
+      step_size: where to evaluate the bound. The default is the step of the best rate.
+      split: more than 1 lowers the floor and shortens the step, less than 1 does the opposite.
+        `for_target` finds the best. Without effect if there is no floor.
 
     Returns:
-      A `Bound` on 'V' (C'' with mu = 0: on 'F_mean').
+      A `Bound` on 'V', or for mu = 0 on 'F_mean'.
 
     Raises:
-      ValueError: omega is None (biased), mu = 0 (except for C''), or the step is too long.
+      ValueError: omega is None (biased), or the step is too long.
       TypeError: an argument is not a number, or a flag is not True or False.
 
     Example:
@@ -110,8 +124,8 @@ def dcgd(
       >>> problem = theory.Problem(n=4, L=1.0, mu=0.5, L_max=1.0, G=1.0, V0=1.0)
       >>> alone = theory.dcgd(problem, omega=3.0)
       >>> masked = theory.dcgd(problem, omega=3.0, shared=True)
-      >>> alone.step_size, round(alone.floor, 6)  # 1 / (L + 2 omega L_max / n)
-      (0.4, 0.3)
+      >>> alone.step_size, round(alone.floor, 6)  # 1 / (mu + 2 omega L_max / n)
+      (0.5, 0.375)
       >>> round(masked.step_size, 3), masked.floor  # 2 / (alpha (mu + L))
       (0.333, 0.0)
 
@@ -126,49 +140,9 @@ def dcgd(
         name = bound.theorem.split(':')[0]
         assumptions = bound.assumptions + ', Q linear and the same on all workers'
         return dataclasses.replace(bound, theorem=title.format(name), assumptions=assumptions)
-    if shared:
-        s = sum_form(problem, "Theorem C'")
-        # E|sum_i Q_i|^2 <= sigma alpha sum_i |grad f_i|^2, because supp Q_i(v) is in supp v
-        B = s.sigma * (1 + omega)
-        noise = 'workers in any dependence'
-        return _cocoercive("C': dependent compressors", s, 0.0, B, problem, step_size, s.n, noise)
     s = sum_form(problem, 'Theorem C1')
-    title = 'C1: every worker compresses its own gradient'
-    return _cocoercive(title, s, 1.0, omega, problem, step_size, s.n)
-
-
-def _cocoercive(
-    title: str,
-    s: SumForm,
-    A: float,
-    B: float,
-    problem: Problem,
-    given: float | None,
-    messages: int,
-    noise: str = 'workers independent',
-) -> Bound:
-    """Concludes from E|g|^2 <= A |grad f|^2 + B sum_i |grad f_i|^2 to a bound on V.
-
-    D = <grad f(x), x - x*> >= mu V;  |grad f|^2 <= L_f D;  N = sum_i |grad f_i(x) - h_i|^2, with
-    h_i = grad f_i(x*), is <= L_max D (cocoercivity);  sum_i |grad f_i|^2 <= 2 N + 2 G, and <= N if
-    G = 0. So
-    E V+ <= V - 2 gamma D + gamma^2 E|g|^2 <= V - gamma (2 - gamma Lam) D + 2 gamma^2 B G.
-    """
-    owner = 'Theorem ' + title.split(':')[0]
-    assume.strongly_convex(owner, problem.mu, _REGULARISE)
-    split = 1 if s.G == 0 else 2
-    Lam = A * s.L_f + split * B * s.L_max
-    eta = assume.step_size(owner, given, s.n / Lam, 2 * s.n / Lam, below=True)
-    gamma = eta / s.n
-    contraction = gamma * s.mu * (2 - gamma * Lam)
-    floor = _times(s.G, 2 * gamma**2 * B / contraction)
-    factor = 1 - contraction
-    V0 = problem.known('V0')
-    return Bound(title, _CONVEX + noise, 'V', eta, factor, V0, floor, messages)
-
-
-def _times(G: float | None, coefficient: float) -> float | None:
-    """Returns the floor, which is 0 without noise and unknown without G."""
-    if coefficient == 0:
-        return 0.0
-    return None if G is None else G * coefficient
+    if shared:
+        title = "C': dependent compressors"
+        return conclude(title, _ANYHOW, s, 1.0, s.sigma * omega, problem, step_size, s.n, split)
+    title = f'{"C1" if s.mu > 0 else "C2"}: every worker compresses its own gradient'
+    return conclude(title, _ALONE, s, 1.0, omega, problem, step_size, s.n, split)

@@ -1,0 +1,1 @@
+"""Algorithms and compressors, ranked by what the theorems predict of them."""
