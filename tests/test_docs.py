@@ -102,6 +102,7 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     'memory': 'comparison/tables.txt',
     'quadratics': 'quadratics/quadratics.txt',
     'steps': 'memory/memory.txt',
+    'dgc': 'dgc/dgc.txt',
     'clock': 'clock/clock.txt',
     'network': 'network/table_2.txt',
     'training': 'network/training_2.txt',
