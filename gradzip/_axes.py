@@ -168,6 +168,12 @@ def worker_count(axis_name: AxisName | None) -> int:
     return math.prod(lax.axis_size(name) for name in names_of(axis_name))
 
 
+def simulated_count(axis_name: AxisName | None) -> int:
+    """Returns how many workers a device simulates by `jax.vmap`, which is 1 without an axis."""
+    devices = jax.sharding.get_abstract_mesh().manual_axes
+    return worker_count(tuple(n for n in names_of(axis_name) if n not in devices) or None)
+
+
 def worker_index(axis_name: AxisName | None) -> Array:
     """Returns the number of this worker, in row-major order over a tuple of axes: i32[]."""
     index = jnp.zeros([], jnp.int32)

@@ -128,8 +128,10 @@ def add_memory(
         # only reused for an array of the same shape.
         total = update.astype(dtype).reshape(remembered.shape)
         total += jnp.asarray(scale, dtype) * remembered.astype(dtype)
-        if reducer_for(scheme, memory_like(update), memory=True).overwrites:
-            total = materialize_in_place(total)
+        simulated = axes.simulated_count(axis_name)
+        overwrites = reducer_for(scheme, memory_like(update), memory=True).overwrites
+        if overwrites or simulated > 1:
+            total = materialize_in_place(total, simulated)
         return total.reshape(update.shape)
 
     return jax.tree.map(add, updates, memory if axis_name is None else memory.rows)

@@ -47,6 +47,12 @@ PAPERS: dict[str, Paper] = {
         'Composite Function',
         r'Richt{\'a}rik, Peter and Tak{\'a}{\v{c}}, Martin',
     ),
+    '1609.08326': Paper(
+        2016,
+        'Asynchronous Stochastic Gradient Descent with Delay Compensation',
+        'Zheng, Shuxin and Meng, Qi and Wang, Taifeng and Chen, Wei and Yu, Nenghai and Ma, '
+        'Zhi-Ming and Liu, Tie-Yan',
+    ),
     '1610.02132': Paper(
         2016,
         '{QSGD}: Communication-Efficient {SGD} via Gradient Quantization and Encoding',
@@ -163,6 +169,17 @@ PAPERS: dict[str, Paper] = {
         2021,
         '8-bit Optimizers via Block-wise Quantization',
         'Dettmers, Tim and Lewis, Mike and Shleifer, Sam and Zettlemoyer, Luke',
+    ),
+    '2202.08550': Paper(
+        2022,
+        'Delay-Adaptive Step-Sizes for Asynchronous Learning',
+        r'Wu, Xuyang and Magn{\'u}sson, Sindri and Feyzmahdavian, Hamid Reza and Johansson, '
+        'Mikael',
+    ),
+    '2206.07638': Paper(
+        2022,
+        'Asynchronous {SGD} Beats Minibatch {SGD} Under Arbitrary Delays',
+        'Mishchenko, Konstantin and Bach, Francis and Even, Mathieu and Woodworth, Blake',
     ),
     '2209.05433': Paper(
         2022,

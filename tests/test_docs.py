@@ -17,7 +17,7 @@ import gradzip as gz
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
 MODULES = ['gradzip'] + [m.name for m in pkgutil.walk_packages(gz.__path__, 'gradzip.')]
-MODULES_SHOWN = ('advice', 'metrics', 'theory', 'types')
+MODULES_SHOWN = ('advice', 'delay_rules', 'metrics', 'theory', 'types')
 PUBLIC = {
     name: value
     for name, value in vars(gz).items()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gradzip import (
+    _ages as ages_lib,
     _axes as axes,
     _collectives as collectives,
     _leaves as leaves,
@@ -30,6 +31,7 @@ from gradzip._base import (
 )
 from gradzip._buffer import to_buffer
 from gradzip._delay_models import Delay
+from gradzip._kernels.ring import replaced
 from gradzip._reducers.gather import Gather
 
 
@@ -161,7 +163,7 @@ class _Group(NamedTuple):
         me = axes.worker_index(self.axis_name)
         keys = [_key(state, state.count, i, me) for i in self.members]
         payloads, sents, _ = self.gather.messages([xs[i] for i in self.members], keys)
-        return ring.at[state.count % ring.shape[0]].set(to_buffer(payloads)), sents
+        return replaced(ring, state.count % ring.shape[0], to_buffer(payloads)), sents
 
     def means(self, ring: Array, xs: list[Array], state: IAGState, ages: Array) -> list[Array]:
         """Returns the mean of the messages in use, each decoded with the key of its own step."""
@@ -177,11 +179,7 @@ class _Group(NamedTuple):
 
 def _ages(arrivals: Delay, state: IAGState, workers: int) -> Array:
     """Returns the age of every worker's message in use, none older than the run: i32[workers]."""
-    key = jax.random.key(0) if state.key is None else state.key
-    ages = jax.vmap(lambda w: arrivals.steps(key, state.count, w))(
-        jnp.arange(workers, dtype=jnp.int32)
-    )
-    return jnp.minimum(ages, state.count)
+    return jnp.minimum(ages_lib.ages(arrivals, state, workers), state.count)
 
 
 def _key(state: IAGState, step: Array, leaf: int, worker: Array) -> Key:

@@ -1,0 +1,204 @@
+"""Asynchronous or synchronous, by the clock: the least squares of Mishchenko et al.
+
+40 workers draw batches of 256 of the same 10 000 rows of 400 entries. A server either waits for all
+of them and adds up their gradients, or takes each gradient as it comes. The step sizes are those
+that the authors tuned, and the figure has time on its axis, as theirs has. They ran processes on 48
+cores; here the seconds are drawn: a worker has a speed of its own, and every gradient takes its own
+time.
+
+Reference: Mishchenko, Bach, Even, Woodworth, arXiv 2206.07638, section 6.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+import gradzip as gz
+from experiments import figures, tables
+from gradzip import delay_rules
+
+NAME = 'least_squares'
+WORKERS, ROWS, SIZE, BATCH = 40, 10_000, 400, 256
+NOISE = 1e-5
+ROUNDS, QUICK_ROUNDS = 800, 40  # of the synchronous method; the others use as many gradients
+SYNCHRONOUS, ASYNCHRONOUS = 0.19, 0.43  # the authors' step sizes: of a sum, and of one gradient
+SPREAD, NOISE_OF_TIME = 0.5, 0.5  # log-standard deviations of speeds and of single times
+TARGET = 1e-3  # of the first gap
+METHODS = {  # in the order of the paper, the best first
+    'delay-adaptive': figures.BLUE,
+    'asynchronous': figures.ORANGE,
+    'synchronous': figures.GREY,
+}
+
+
+class Row(NamedTuple):
+    """One method's run."""
+
+    method: str
+    seconds: np.ndarray
+    gaps: np.ndarray  # F - F*, relative to the first
+    longest: int  # delay, in steps
+
+
+class Arrivals(NamedTuple):
+    """The gradients in the order in which a server receives them."""
+
+    seconds: np.ndarray
+    ages: np.ndarray  # how many steps the server has taken since it was begun
+
+
+def times(workers: int, seed: int = 0) -> Callable[[int], float]:
+    """From a worker to the seconds that its next gradient takes."""
+    rng = np.random.default_rng(seed)
+    speeds = rng.lognormal(0, SPREAD, workers)
+    return lambda worker: float(speeds[worker] * rng.lognormal(0, NOISE_OF_TIME))
+
+
+def asynchronous(count: int, workers: int = WORKERS, seed: int = 0) -> Arrivals:
+    """Every worker begins anew when the server has taken its gradient."""
+    draw = times(workers, seed)
+    waiting = [(draw(worker), worker, 0) for worker in range(workers)]
+    heapq.heapify(waiting)
+    seconds, ages = np.zeros(count), np.zeros(count, np.int32)
+    for step in range(count):
+        now, worker, born = heapq.heappop(waiting)
+        seconds[step], ages[step] = now, step - born
+        heapq.heappush(waiting, (now + draw(worker), worker, step + 1))
+    return Arrivals(seconds, ages)
+
+
+def rounds(count: int, workers: int = WORKERS, seed: int = 0) -> np.ndarray:
+    """The second at which each round is complete, where the server waits for all."""
+    draw = times(workers, seed)
+    return np.cumsum([max(draw(worker) for worker in range(workers)) for _ in range(count)])
+
+
+class Data(NamedTuple):
+    """The rows, the labels, and the least loss."""
+
+    rows: Any  # f64[rows, size]
+    labels: Any
+    least: float
+
+
+def data() -> Data:
+    """As the authors draw it."""
+    rng = np.random.default_rng(42)
+    rows = rng.uniform(size=(ROWS, SIZE)) / np.sqrt(SIZE)
+    labels = rows @ rng.normal(size=SIZE) + NOISE * rng.normal(size=ROWS)
+    best = np.linalg.lstsq(rows, labels, rcond=None)[0]
+    return Data(jnp.asarray(rows), jnp.asarray(labels), float(np.mean((rows @ best - labels) ** 2)))
+
+
+def measure(quick: bool, report: Callable[[str], None]) -> list[Row]:
+    """The three methods, on as many gradients."""
+    given, count = data(), QUICK_ROUNDS if quick else ROUNDS
+    arrivals = asynchronous(count * WORKERS)
+    report('synchronous')
+    found = [Row('synchronous', rounds(count), _gaps(given, by_rounds(given, count)), 0)]
+    for method in ('asynchronous', 'delay-adaptive'):
+        report(method)
+        path = by_events(given, arrivals.ages, method == 'delay-adaptive')
+        seconds = arrivals.seconds[WORKERS - 1 :: WORKERS]
+        found.append(Row(method, seconds, _gaps(given, path), int(arrivals.ages.max())))
+    return found[::-1]
+
+
+def _gradient(given: Data, x: Any, key: Any) -> Any:
+    drawn = jax.random.randint(key, (BATCH,), 0, ROWS)
+    rows = given.rows[drawn]
+    return (rows @ x - given.labels[drawn]) @ rows / BATCH
+
+
+def by_rounds(given: Data, count: int) -> Any:
+    """The weights after every round: f64[count, size]."""
+
+    def body(x: Any, key: Any) -> tuple[Any, Any]:
+        keys = jax.random.split(key, WORKERS)
+        x = x - SYNCHRONOUS * sum(_gradient(given, x, key) for key in keys)
+        return x, x
+
+    keys = jax.random.split(jax.random.key(0), count)
+    return jax.jit(lambda: jax.lax.scan(body, jnp.zeros(SIZE), keys)[1])()
+
+
+def by_events(given: Data, ages: np.ndarray, adaptive: bool) -> Any:
+    """The weights after every WORKERS-th gradient: f64[gradients / WORKERS, size]."""
+    stale, longest = gz.stale_params(int(ages.max())), int(ages.max())
+    tx = optax.sgd(ASYNCHRONOUS)
+    if adaptive:
+        tx = optax.chain(gz.scale_by_delay(delay_rules.Concurrency(WORKERS), longest), tx)
+    tx, x = optax.with_extra_args_support(tx), jnp.zeros(SIZE)
+
+    def event(carry: tuple, arrival: tuple) -> tuple[tuple, None]:
+        (x, past, state), (age, key) = carry, arrival
+        late, _ = stale.read(past, x, delay=age)
+        updates, state = tx.update(_gradient(given, late, key), state, x, delay=age)
+        return (optax.apply_updates(x, updates), stale.update(x, past), state), None
+
+    def as_many_as_workers(carry: tuple, arrivals: tuple) -> tuple[tuple, Any]:
+        carry, _ = jax.lax.scan(event, carry, arrivals)
+        return carry, carry[0]
+
+    keys = jax.random.split(jax.random.key(0), len(ages)).reshape(-1, WORKERS)
+    arrivals = jnp.asarray(ages).reshape(-1, WORKERS), keys
+    start = x, stale.init(x), tx.init(x)
+    return jax.jit(lambda: jax.lax.scan(as_many_as_workers, start, arrivals)[1])()
+
+
+def _gaps(given: Data, path: Any) -> np.ndarray:
+    """F - F* after every round or as many gradients, relative to the first."""
+    rest = np.asarray(given.rows) @ np.asarray(path).T - np.asarray(given.labels)[:, None]
+    first = float(np.mean(np.asarray(given.labels) ** 2))
+    return (np.mean(rest**2, axis=0) - given.least) / (first - given.least)
+
+
+def seconds_to_target(row: Row) -> float | None:
+    """The first second at which the gap is below the target and stays there."""
+    above = np.flatnonzero(~(row.gaps <= TARGET))
+    first = int(above[-1]) + 1 if len(above) else 0
+    return float(row.seconds[first]) if first < len(row.seconds) else None
+
+
+def draw(rows: list[Row]) -> Figure:
+    """The gaps over simulated seconds."""
+    figure, panels = figures.panels(1, 1, (5.6, 3.8))
+    panel = panels[0, 0]
+    for row in rows:
+        panel.plot(row.seconds, row.gaps, color=METHODS[row.method], label=row.method)
+    panel.axhline(TARGET, color='0.5', linestyle=figures.DOTTED, linewidth=1)
+    panel.set(
+        yscale='log', xlabel='simulated seconds', ylabel='$F(x) - F^*$, relative',
+        title=f'{WORKERS} workers that nobody waits for are sooner',
+    )  # fmt: skip
+    panel.legend()
+    return figure
+
+
+def report(rows: list[Row]) -> list[Any]:
+    """A table and what it says."""
+    heads = ['simulated seconds', 'longest delay', f'seconds to {TARGET:g}', 'gap at the end']
+    found = {row.method: seconds_to_target(row) for row in rows}
+    cells = [
+        [
+            row.method,
+            f'{row.seconds[-1]:,.0f}',
+            f'{row.longest}',
+            '-' if found[row.method] is None else f'{found[row.method]:,.0f}',
+            f'{row.gaps[-1]:.1e}',
+        ]
+        for row in rows
+    ]
+    order = sorted(found, key=lambda method: (found[method] is None, found[method]))
+    same = 'the order' if order == list(METHODS) else 'not the order'
+    says = f'The order in which {TARGET:g} is reached: {", ".join(order)}; {same} of the paper.'
+    title = f'Least squares, {WORKERS} workers, {rows[0].gaps.size * WORKERS:,} gradients each'
+    return [tables.table(title, heads, cells), says]
