@@ -36,10 +36,15 @@ from gradzip._reducers.sum import Sum as Sum
 from gradzip._reducers.two_shot import TwoShot as TwoShot
 
 # what is done: exchanges and delays
+from gradzip._delay_draws import Geometric as Geometric
+from gradzip._delay_draws import Straggler as Straggler
+from gradzip._delay_draws import Uniform as Uniform
+from gradzip._delay_models import Burst as Burst
 from gradzip._delay_models import Constant as Constant
 from gradzip._delay_models import Cyclic as Cyclic
 from gradzip._delay_models import Delay as Delay
-from gradzip._delay_models import Uniform as Uniform
+from gradzip._delay_models import Fixed as Fixed
+from gradzip._trace import Trace as Trace
 from gradzip._compensate import compensate as compensate
 from gradzip._delay import delay as delay
 from gradzip._feedback.compress import compress as compress

@@ -7,7 +7,7 @@ gradient was computed, and `scale_by_delay` for the delays of all workers.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,6 @@ from jax import lax
 from gradzip import _axes as axes, _checks as checks, _validation as validation
 from gradzip._base import Array, AxisName, KeyLike, PyTree
 from gradzip._delay_models import Constant, Delay
-
-
-class Clock(NamedTuple):
-    """What a transformation must remember to ask a model of delay. It is the same on all workers."""
-
-    count: Array  # i32[], the number of steps taken
-    key: PyTree  # the base key; None if the model does not draw
 
 
 def check_model(owner: str, model: Any, axis_name: AxisName | None, key: KeyLike | None) -> Delay:
@@ -37,22 +30,35 @@ def check_model(owner: str, model: Any, axis_name: AxisName | None, key: KeyLike
     return model
 
 
-def age(model: Delay, clock: Any, axis_name: AxisName | None) -> Array:
+def age(model: Delay, state: Any, axis_name: AxisName | None) -> Array:
     """Returns how many steps old the gradient is that this worker uses now: i32[].
 
     It is at most the number of steps taken, but for a model that starts from zero: there it is
     larger while no gradient has arrived.
+
+    Args:
+      model: as the transformation was given it.
+      state: of the transformation, with its `count` of steps, its `key`, and the `arrays` of the
+        model.
+      axis_name: the axis of workers, or None.
     """
-    return _clamped(model, clock, axes.worker_index(axis_name))
+    model.check_workers(axes.worker_count(axis_name))
+    return _clamped(model, state, axes.worker_index(axis_name))
 
 
-def ages(model: Delay, clock: Any, workers: int) -> Array:
+def ages(model: Delay, state: Any, workers: int) -> Array:
     """Returns the same for all workers: i32[workers]."""
+    model.check_workers(workers)
     numbers = lax.iota(jnp.int32, workers)
-    return jax.vmap(lambda worker: _clamped(model, clock, worker))(numbers)
+    return jax.vmap(lambda worker: _clamped(model, state, worker))(numbers)
 
 
-def _clamped(model: Delay, clock: Any, worker: Array) -> Array:
-    key = jax.random.key(0) if clock.key is None else clock.key
-    steps = model.steps(key, clock.count, worker)
-    return steps if model.starts_from_zero else jnp.minimum(steps, clock.count)
+def first_arrays(model: Delay) -> PyTree:
+    """Returns the arrays that the model reads, as copies that can be donated with a state."""
+    return jax.tree.map(lambda x: jnp.array(x, copy=True), model.arrays())
+
+
+def _clamped(model: Delay, state: Any, worker: Array) -> Array:
+    key = jax.random.key(0) if state.key is None else state.key
+    steps = model.bind(state.arrays).steps(key, state.count, worker)
+    return steps if model.starts_from_zero else jnp.minimum(steps, state.count)

@@ -9,8 +9,10 @@ parts of a state differ between workers, which `gradzip.state_specs` produces.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Set
+from collections.abc import Iterator, Set
 
 import jax
 import jax.numpy as jnp
@@ -168,10 +170,24 @@ def worker_count(axis_name: AxisName | None) -> int:
     return math.prod(lax.axis_size(name) for name in names_of(axis_name))
 
 
+_ON_DEVICES = contextvars.ContextVar('on_devices', default=False)
+
+
+@contextlib.contextmanager
+def traced_for_devices() -> Iterator[None]:
+    """Where the traffic of a program is counted: none of its axes is one of `jax.vmap`."""
+    token = _ON_DEVICES.set(True)
+    try:
+        yield
+    finally:
+        _ON_DEVICES.reset(token)
+
+
 def simulated_count(axis_name: AxisName | None) -> int:
     """Returns how many workers a device simulates by `jax.vmap`, which is 1 without an axis."""
     devices = jax.sharding.get_abstract_mesh().manual_axes
-    return worker_count(tuple(n for n in names_of(axis_name) if n not in devices) or None)
+    simulated = tuple(n for n in names_of(axis_name) if n not in devices)
+    return 1 if _ON_DEVICES.get() else worker_count(simulated or None)
 
 
 def worker_index(axis_name: AxisName | None) -> Array:

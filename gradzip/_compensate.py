@@ -27,6 +27,7 @@ class CompensateState(NamedTuple):
 
     count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if the model does not draw
+    arrays: PyTree  # that the model reads; () if there are none
     past: PyTree  # the params of the last `bound` steps, a ring f[bound, *shape]
     mean_square: PyTree  # of the gradients; PerWorker with an axis; () without decay
     made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
@@ -99,7 +100,8 @@ def compensate(
         square = () if decay is None else axes.new_local(leaves.zeros_in_memory(params), axis_name)
         past = stale.ring(params, model.bound)
         count = jnp.zeros([], jnp.int32)
-        return CompensateState(count, leaves.base_key(key), past, square, made_for)
+        arrays = ages.first_arrays(model)
+        return CompensateState(count, leaves.base_key(key), arrays, past, square, made_for)
 
     def update(
         updates: PyTree,
@@ -131,7 +133,7 @@ def compensate(
         updates = jax.tree.map(_corrected, updates, params, then, weights)
         past = stale.remembered(state.past, params, state.count)
         count = leaves.next_count(state.count)
-        return updates, CompensateState(count, state.key, past, square, made_for)
+        return updates, state._replace(count=count, past=past, mean_square=square)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -30,6 +30,7 @@ class DelayState(NamedTuple):
 
     count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if the model does not draw
+    arrays: PyTree  # that the model reads; () if there are none
     past: PyTree  # the last `bound` gradients, a ring f[bound, *shape]; PerWorker with an axis
     made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
@@ -105,7 +106,8 @@ def delay(
         one = jax.eval_shape(lambda: narrow.zeros(params, dtype))
         past = jax.tree.map(lambda x: jnp.zeros((model.bound, *x.shape), x.dtype), one)
         past = axes.new_local(past, axis_name)
-        return DelayState(jnp.zeros([], jnp.int32), leaves.base_key(key), past, made_for)
+        count, arrays = jnp.zeros([], jnp.int32), ages.first_arrays(model)
+        return DelayState(count, leaves.base_key(key), arrays, past, made_for)
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
@@ -128,7 +130,8 @@ def delay(
         slot = state.count % model.bound
         past = jax.tree.map(lambda ring, x, r: replaced(ring, slot, after(x.astype(ring.dtype), r)), past, kept, read)
         count = leaves.next_count(state.count)
-        return late, DelayState(count, state.key, axes.wrap_local(past, axis_name), made_for)
+        past = axes.wrap_local(past, axis_name)
+        return late, state._replace(count=count, past=past)
 
     return optax.GradientTransformation(init, update)
 

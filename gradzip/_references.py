@@ -172,14 +172,19 @@ PAPERS: dict[str, Paper] = {
     ),
     '2202.08550': Paper(
         2022,
-        'Delay-Adaptive Step-Sizes for Asynchronous Learning',
-        r'Wu, Xuyang and Magn{\'u}sson, Sindri and Feyzmahdavian, Hamid Reza and Johansson, '
-        'Mikael',
+        'Delay-adaptive Step-sizes for Asynchronous Learning',
+        r'Wu, Xuyang and Magn{\'u}sson, Sindri and Feyzmahdavian, Hamid Reza and Johansson, Mikael',
     ),
     '2206.07638': Paper(
         2022,
         'Asynchronous {SGD} Beats Minibatch {SGD} Under Arbitrary Delays',
         'Mishchenko, Konstantin and Bach, Francis and Even, Mathieu and Woodworth, Blake',
+    ),
+    '2206.08307': Paper(
+        2022,
+        'Sharper Convergence Guarantees for Asynchronous {SGD} for Distributed and Federated '
+        'Learning',
+        'Koloskova, Anastasia and Stich, Sebastian U. and Jaggi, Martin',
     ),
     '2209.05433': Paper(
         2022,

@@ -21,6 +21,7 @@ class ScaleByDelayState(NamedTuple):
 
     count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if the model does not draw
+    arrays: PyTree  # that the model reads; () if there are none
     factors: Array  # f32[bound], of the last steps, a ring; f32[0] unless the rule remembers
     made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
@@ -99,7 +100,8 @@ def scale_by_delay(
         validation.check_arrays(params)
         factors = jnp.zeros(slots, jnp.float32)
         count = jnp.zeros([], jnp.int32)
-        return ScaleByDelayState(count, leaves.base_key(key), factors, made_for)
+        arrays = ages.first_arrays(model)
+        return ScaleByDelayState(count, leaves.base_key(key), arrays, factors, made_for)
 
     def update(
         updates: PyTree,
@@ -125,7 +127,7 @@ def scale_by_delay(
             factors = replaced(factors, state.count % slots, factor)
         updates = jax.tree.map(lambda u: u * factor.astype(u.dtype), updates)
         count = leaves.next_count(state.count)
-        return updates, ScaleByDelayState(count, state.key, factors, made_for)
+        return updates, state._replace(count=count, factors=factors)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

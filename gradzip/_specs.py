@@ -144,7 +144,7 @@ class _Sharded:
         if isinstance(part, PerWorker):
             return self._marked(part, self.specs, lead)
         if isinstance(part, ScaleByDelayState):
-            return jax.tree.map(lambda x: P(*lead) if lead else self._replicated, part)
+            return self._alike(part, lead)
         if isinstance(part, RINGS):
             return self._with(part, 'past', lambda x, lead: self._over(x, _fitted, lead, RING))
         if isinstance(part, IAGState):  # a message holds all leaves, so it varies as all of them
@@ -155,9 +155,14 @@ class _Sharded:
             return self._over(part, _fitted, lead)
         return P(*lead) if lead else self._replicated
 
+    def _alike(self, part: PyTree, lead: tuple = ()) -> PyTree:
+        """Returns the specs of a part that is the same for all shards."""
+        return jax.tree.map(lambda x: P(*lead) if lead else self._replicated, part)
+
     def _with(self, part: Any, name: str, rule: Callable) -> Any:
         """Returns the specs of a state in which a rule gives those of one field."""
-        fields = {f: self.specs(x) for f, x in part._asdict().items() if f != name}
+        rest = {f: x for f, x in part._asdict().items() if f != name}
+        fields = {f: self._alike(x) if f == 'arrays' else self.specs(x) for f, x in rest.items()}
         value = getattr(part, name)
         own = self._marked(value, rule, ()) if isinstance(value, PerWorker) else rule(value, ())
         return type(part)(**fields, **{name: own})

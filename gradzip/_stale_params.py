@@ -29,6 +29,7 @@ class StaleState(NamedTuple):
 
     count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if the model does not draw
+    arrays: PyTree  # that the model reads; () if there are none
     past: PyTree  # the params of the last `bound` steps, a ring f[bound, *shape]
     made_for: PyTree  # a `MadeFor`: what this state belongs to
 
@@ -103,9 +104,9 @@ def stale_params(
 
     def init(params: PyTree) -> StaleState:
         validation.check_real(params)
-        return StaleState(
-            jnp.zeros([], jnp.int32), leaves.base_key(key), ring(params, model.bound), made_for
-        )
+        past, arrays = ring(params, model.bound), ages.first_arrays(model)
+        count = jnp.zeros([], jnp.int32)
+        return StaleState(count, leaves.base_key(key), arrays, past, made_for)
 
     def read(
         state: StaleState, params: PyTree, *, delay: Array | int | None = None
@@ -121,7 +122,7 @@ def stale_params(
     def update(params: PyTree, state: StaleState) -> StaleState:
         validation.check_state(state, StaleState, made_for)
         past = remembered(state.past, params, state.count)
-        return StaleState(leaves.next_count(state.count), state.key, past, made_for)
+        return state._replace(count=leaves.next_count(state.count), past=past)
 
     return StaleParams(init, read, update)
 

@@ -61,6 +61,32 @@ def test_workers_draw_delays_of_their_own():
     assert len(np.unique(delays)) > 1
 
 
+def test_the_tail_of_geometric_delays_and_the_share_of_stragglers():
+    """Within five standard deviations of 4000 draws."""
+    steps, workers = jnp.arange(500), jnp.arange(8)
+    for model, tail in (
+        (gz.Geometric(0.25, bound=6), 0.75 ** np.arange(7)),
+        (gz.Straggler(0.25, 6), np.array([1] + 6 * [0.25])),
+        (gz.Uniform(2, 6), np.array([1, 1, 1, 0.8, 0.6, 0.4, 0.2])),
+    ):
+        each = jax.vmap(jax.vmap(model.steps, (None, None, 0)), (None, 0, None))
+        delays = np.asarray(each(jax.random.key(2), steps, workers))
+        share = np.array([(delays >= k).mean() for k in range(8)])
+        assert share[7] == 0
+        assert (abs(share[:7] - tail) <= 5 * np.sqrt(tail * (1 - tail) / 4000)).all(), model
+
+
+def test_a_trace_reads_the_array_to_which_it_is_bound():
+    model = gz.Trace(np.zeros((2, 3), int))
+    other = jnp.asarray([[0, 1, 2], [3, 4, 5]])
+    key, step, worker = jax.random.key(0), jnp.int32(5), jnp.int32(2)
+    read = jax.jit(lambda arrays: model.bind(arrays).steps(key, step, worker))
+    assert int(read(other)) == 5  # row 5 is row 1 again
+    assert int(read(model.arrays())) == 0
+    assert model != gz.Trace(other)
+    assert repr(model) != repr(gz.Trace(np.zeros((2, 3), int) + [0, 0, 1]))
+
+
 def test_delayed_gradients_are_compressed_when_they_are_used():
     """delay before an exchange: the memory of step t goes with the gradient of step t - tau."""
     gs = np.random.default_rng(0).normal(size=(9, 2, 10))

@@ -20,6 +20,7 @@ LAYERS = [
     ['citation', 'compensate', 'fragments', 'scale_by_delay', 'take_turns'],
     ['delay', 'stale_params'],
     ['ages'],
+    ['delay_draws', 'trace'],
     ['delay_models', 'delay_rules', 'metrics'],
     ['traffic'],
     ['step'],

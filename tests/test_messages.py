@@ -1,5 +1,7 @@
 """The chains against workers and a server that pass messages, step for step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +44,10 @@ def ages_of(model):
     return np.asarray(steps(KEY, jnp.arange(STEPS), jnp.arange(WORKERS)))
 
 
-TABLES = {name: ages_of(model) for name, model in MODELS.items()}
+@functools.cache
+def tables():
+    """The ages of every model."""
+    return {name: ages_of(model) for name, model in MODELS.items()}
 
 
 def gradient(w, row):
@@ -71,7 +76,7 @@ def path_of(tx):
 def paths_of(make):
     """The weights for every model, from one program."""
     run = jax.jit(jax.vmap(lambda ages: path_of(make(Table(ages)))))
-    return dict(zip(TABLES, np.asarray(run(jnp.stack(list(TABLES.values())))), strict=True))
+    return dict(zip(tables(), np.asarray(run(jnp.stack(list(tables().values())))), strict=True))
 
 
 def everyone(compress=lambda v, step: v, memory=False):
@@ -96,8 +101,9 @@ FRESH = {
 def test_late_gradients_of_every_model(name):
     exchange, options = FRESH[name]
     paths = paths_of(lambda model: optax.chain(gz.delay(model, AXIS), exchange, optax.sgd(RATE)))
-    for model, ages in TABLES.items():
-        expected = messages.fresh(everyone(**options), np.minimum(ages, np.arange(STEPS)[:, None]), RATE)
+    for model, ages in tables().items():
+        clamped = np.minimum(ages, np.arange(STEPS)[:, None])
+        expected = messages.fresh(everyone(**options), clamped, RATE)
         np.testing.assert_allclose(paths[model], expected, rtol=1e-4, atol=1e-5, err_msg=model)
 
 
@@ -132,7 +138,7 @@ def test_reused_messages_of_every_model(scheme):
     paths = paths_of(
         lambda model: optax.chain(gz.iag(scheme, AXIS, model, key=KEY), optax.sgd(RATE))
     )
-    for model, ages in TABLES.items():
+    for model, ages in tables().items():
         workers = quantizers() if scheme.random else everyone()
         expected = messages.reused(workers, ages, RATE)
         np.testing.assert_allclose(paths[model], expected, rtol=1e-4, atol=1e-4, err_msg=model)
@@ -169,7 +175,7 @@ def test_old_parameters_in_place_of_old_gradients(model):
         used = Table(ages) if model == 'table' else model
         return path_of(optax.chain(gz.delay(used, AXIS), tail)), by_params(used)
 
-    by_gradients, by_parameters = jax.jit(jax.vmap(both))(jnp.stack(list(TABLES.values())))
+    by_gradients, by_parameters = jax.jit(jax.vmap(both))(jnp.stack(list(tables().values())))
     np.testing.assert_allclose(by_parameters, by_gradients, rtol=1e-5, atol=1e-6)
 
 
@@ -228,7 +234,7 @@ def test_compensation(decay):
             optax.sgd(RATE),
         )
     )
-    for model, ages in TABLES.items():
+    for model, ages in tables().items():
         squares[:] = 0
         clamped = np.minimum(ages, np.arange(STEPS)[:, None])
         expected = messages.fresh(everyone(), clamped, RATE, correct)

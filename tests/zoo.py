@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 import pytest
 
@@ -145,6 +146,12 @@ ROWS: dict[str, Row] = {
     'constant': Row(gz.Constant(3)),
     'uniform': Row(gz.Uniform(3), representative=True),
     'cyclic': Row(gz.Cyclic(3)),
+    'burst': Row(gz.Burst(4)),
+    'geometric': Row(gz.Geometric(0.4, bound=3)),
+    'straggler': Row(gz.Straggler(0.3, 3)),
+    # of eight workers, as many as any test has
+    'fixed': Row(gz.Fixed((0, 3, 2, 1, 3, 0, 1, 2))),
+    'trace': Row(gz.Trace(np.arange(5 * 8).reshape(5, 8) ** 2 % 7 % 4), representative=True),
     # Transformations.
     'routed': Row(lambda axis: gz.error_feedback(_routed, axis), representative=True),
     'measured': Row(

@@ -40,6 +40,7 @@ class IAGState(NamedTuple):
 
     count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if nothing draws
+    arrays: PyTree  # that the model of arrivals reads; () if there are none
     messages: list[PyTree]  # the last bound + 1, a ring u32[bound + 1, rows, 128] for each scheme
     metrics: dict[str, PyTree]
     made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
@@ -117,7 +118,8 @@ def iag(
             shape = jax.eval_shape(lambda xs, g=gather, k=keys: to_buffer(g.payloads(xs, k)), mine)
             rings.append(axes.new_local(jnp.zeros((slots, *shape.shape), jnp.uint32), axis_name))
         measured = metrics_lib.init(metrics, params)
-        return IAGState(exchange.count, exchange.key, rings, measured, made_for)
+        arrays = ages_lib.first_arrays(arrivals)
+        return IAGState(exchange.count, exchange.key, arrays, rings, measured, made_for)
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
@@ -142,7 +144,7 @@ def iag(
         mean, sent = treedef.unflatten(means), treedef.unflatten(sents)
         measured = metrics_lib.measure(metrics, state.metrics, target, sent, mean, axis_name)
         count = leaves.next_count(state.count)
-        state = IAGState(count, state.key, rings, measured, made_for)
+        state = state._replace(count=count, messages=rings, metrics=measured)
         return leaves.cast_like(mean, updates), state
 
     return optax.GradientTransformation(init, update)

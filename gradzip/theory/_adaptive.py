@@ -115,7 +115,7 @@ def delay_adaptive(
       >>> problem = theory.Problem(n=8, L=1.0, mu=0.1, L_max=2.0, F0=1.0)
       >>> bound = theory.delay_adaptive(problem)
       >>> round(bound.step_size, 4), round(bound.at([1.0] * 50), 4)
-      (0.309, 0.2081)
+      (0.309, 0.2082)
 
     Reference: the principle and the rules are those of Wu, Magnusson, Feyzmahdavian, Johansson,
       arXiv 2202.08550; the constants are derived here.
