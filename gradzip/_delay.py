@@ -128,7 +128,12 @@ def delay(
                 leaves.in_memory_dtype(updates), dtype, leaves.worker_key(state, axis_name)
             )
         slot = state.count % model.bound
-        past = jax.tree.map(lambda ring, x, r: replaced(ring, slot, after(x.astype(ring.dtype), r)), past, kept, read)
+        past = jax.tree.map(
+            lambda ring, x, r: replaced(ring, slot, after(x.astype(ring.dtype), r)),
+            past,
+            kept,
+            read,
+        )
         count = leaves.next_count(state.count)
         past = axes.wrap_local(past, axis_name)
         return late, state._replace(count=count, past=past)

@@ -126,9 +126,7 @@ def quantizers():
         jax.vmap(jax.vmap(draws, (None, 0)), (0, None))(jnp.arange(STEPS), jnp.arange(WORKERS))
     )
     return [
-        messages.Worker(
-            row, lambda v, step, i=i: reference.qsgd(v, 3, 'max', drawn[step, i]), None
-        )
+        messages.Worker(row, lambda v, step, i=i: reference.qsgd(v, 3, 'max', drawn[step, i]), None)
         for i, row in enumerate(ROWS)
     ]
 

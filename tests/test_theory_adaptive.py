@@ -91,9 +91,7 @@ def test_the_constants_in_sum_form(G):
         assert bound.step_size == pytest.approx(8 * gamma)
         floor = 2 * omega * G * gamma * (1 + 2 * gamma * 8 * 0.6) / (8 * 0.1)
         assert bound.floor == pytest.approx(floor)
-        assert bound.at([1.0, 0.5]) == pytest.approx(
-            (1 - 0.8 * gamma) * (1 - 0.4 * gamma) + floor
-        )
+        assert bound.at([1.0, 0.5]) == pytest.approx((1 - 0.8 * gamma) * (1 - 0.4 * gamma) + floor)
     h = theory.delay_adaptive(p).step_size * 0.7
     assert h**2 == pytest.approx(1 - h)
     assert theory.delay_adaptive(p, step_size=0.1).step_size == 0.1

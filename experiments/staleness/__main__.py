@@ -43,7 +43,9 @@ def main(
         for name in chosen:
             part = PARTS[name]
             with console.status(name) as status:
-                rows = _measured(part, problem, quick, lambda text, n=name: status.update(f'{n}: {text}'))
+                rows = _measured(
+                    part, problem, quick, lambda text, n=name: status.update(f'{n}: {text}')
+                )
             figures.save(part.draw(rows), out / f'{name}.png')
             said.extend(part.report(rows))
     tables.show(console, out / 'staleness.txt', *said)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from matplotlib.figure import Figure
 
@@ -48,7 +47,8 @@ def measure(problem: Quadratics, quick: bool, report: Callable[[str], None]) -> 
         for period in periods:
             report(f'{form}, {period}')
 
-            def make(key: Any, form: str = form, model: Any = gz.Burst(period)) -> Any:
+            def make(key: Any, form: str = form, period: int = period) -> Any:
+                model = gz.Burst(period)
                 if form == 'stored and used again':
                     return optax.chain(gz.iag(SCHEME, AXIS, model, key=key), optax.sgd(step))
                 late = gz.delay(model, AXIS)

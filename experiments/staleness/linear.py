@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,21 +39,19 @@ class Row(NamedTuple):
 
 def measure(problem: Quadratics, quick: bool, report: Callable[[str], None]) -> list[Row]:
     """Runs to the target, at the step size of theorem T5."""
-    rows, mean = [], problem.curvature.mean(0)
+    rows, mean, keys = [], problem.curvature.mean(0), jax.random.split(jax.random.key(0), 1)
     for name, model in MODELS.items():
         for tau in QUICK if quick else TAUS:
             report(f'{name}, {tau}')
             bound = theory.iag(problem.constants, tau)
             most = int(bound.iterations(TARGET * problem.constants.known('F0')))
 
-            def make(key: Any, model: Any = model(tau), step: float = bound.step_size) -> Any:
-                return optax.chain(
-                    gz.delay(model, AXIS, key=key), gz.compress(gz.Identity(), AXIS),
-                    optax.sgd(step),
-                )  # fmt: skip
+            def make(key: Any, late: gz.Delay, step: float = bound.step_size) -> Any:
+                exact = gz.compress(gz.Identity(), AXIS)
+                return optax.chain(gz.delay(late, AXIS, key=key), exact, optax.sgd(step))
 
             gaps = run(
-                problem, make, jax.random.split(jax.random.key(0), 1), most + tau,
+                problem, functools.partial(make, late=model(tau)), keys, most + tau,
                 lambda x: x @ mean @ x / 2,
             )[0]  # fmt: skip
             first = int(np.flatnonzero(gaps <= TARGET * gaps[0])[0])

@@ -1,6 +1,8 @@
 """Workers with different quadratics, and a chain that descends on them, in float64.
 
-    f_i(x) = (1/2) (x - c_i)' A_i (x - c_i),   F = mean of f_i
+    f_i(x) = (s_i / 2) (x - c_i)' A (x - c_i),   F = mean of f_i
+
+The scales s_i and the minimisers c_i differ between the workers.
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ from gradzip import theory
 
 AXIS = 'worker'
 WORKERS, SIZE = 8, 20
-SMALLEST, LARGEST = 1.0, 5.0  # eigenvalues of an A_i
+SMALLEST, LARGEST = 1.0, 20.0  # eigenvalues of A
+SCALES = 0.5, 1.5  # between which the s_i lie
 
 
 class Quadratics(NamedTuple):
     """The losses of all workers, and the constants of their mean."""
 
     curvature: np.ndarray  # f64[workers, n, n]
-    linear: np.ndarray  # f64[workers, n], A_i c_i
+    linear: np.ndarray  # f64[workers, n], s_i A c_i
     optimum: np.ndarray  # f64[n]
     constants: theory.Problem
 
@@ -34,16 +37,18 @@ def quadratics(seed: int = 0) -> Quadratics:
     """Random ones, whose minimisers differ; the first point is 0."""
     rng = np.random.default_rng(seed)
     curvature, linear = np.zeros((WORKERS, SIZE, SIZE)), np.zeros((WORKERS, SIZE))
-    for i in range(WORKERS):
-        basis = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0]
-        curvature[i] = basis * np.geomspace(SMALLEST, LARGEST, SIZE) @ basis.T
+    basis = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0]
+    common = basis * np.geomspace(SMALLEST, LARGEST, SIZE) @ basis.T
+    scales = np.linspace(*SCALES, WORKERS)
+    for i, scale in enumerate(scales):
+        curvature[i] = scale * common
         linear[i] = curvature[i] @ rng.normal(size=SIZE)
     mean = curvature.mean(0)
     optimum = np.linalg.solve(mean, linear.mean(0))
     ends = np.linalg.eigvalsh(mean)
     gradients = np.einsum('ijk,k->ij', curvature, optimum) - linear
     constants = theory.Problem(
-        n=WORKERS, L=ends[-1], mu=ends[0], L_max=LARGEST, L_mean=LARGEST,
+        n=WORKERS, L=ends[-1], mu=ends[0], L_max=scales[-1] * ends[-1], L_mean=ends[-1],
         G=float(np.sum(gradients**2)), V0=float(np.sum(optimum**2)),
         F0=float(optimum @ mean @ optimum / 2),
     )  # fmt: skip

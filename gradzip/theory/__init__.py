@@ -4,7 +4,10 @@ Every function takes a `Problem` and the constants of a compressor and returns a
 labels of the theorems (A1, C1, T2) are gradzip's own. A compact proof stands beside each formula.
 """
 
-from gradzip.theory._adaptive import AdaptiveBound as AdaptiveBound, delay_adaptive as delay_adaptive
+from gradzip.theory._adaptive import (
+    AdaptiveBound as AdaptiveBound,
+    delay_adaptive as delay_adaptive,
+)
 from gradzip.theory._aggregated import q_iag as q_iag
 from gradzip.theory._bound import Bound as Bound
 from gradzip.theory._delayed import iag as iag, stale as stale, stale_gd as stale_gd
