@@ -154,7 +154,7 @@ def gradzip_form(x: np.ndarray, scheme: Scheme) -> tuple[Form, float, float]:
         return optax.apply_updates(w, updates), state
 
     def steps(count: int) -> Callable:
-        step = jax.vmap(worker, (None, specs, 0), (None, specs), axis_name=AXIS)
+        step: Callable = jax.vmap(worker, (None, specs, 0), (None, specs), axis_name=AXIS)
 
         def run(carry: Any, x: Any) -> Any:
             return jax.lax.scan(lambda carry, _: (step(*carry, x), None), carry, length=count)[0]

@@ -1,6 +1,7 @@
 """The chains against workers and a server that pass messages, step for step."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def path_of(tx):
         updates, state = tx.update(gradient(w, row), state, w)
         return optax.apply_updates(w, updates), state
 
-    step = jax.vmap(worker, (None, specs, 0), (None, specs), axis_name=AXIS)
+    step: Callable = jax.vmap(worker, (None, specs, 0), (None, specs), axis_name=AXIS)
 
     def body(carry, _):
         carry = step(*carry, jnp.asarray(ROWS, jnp.float32))
@@ -160,7 +161,7 @@ def test_old_parameters_in_place_of_old_gradients(model):
             return optax.apply_updates(w, updates), stale.update(w, past), state
 
         axes = (None, None, specs, 0), (None, None, specs)
-        step = jax.vmap(worker, *axes, axis_name=AXIS)
+        step: Callable = jax.vmap(worker, *axes, axis_name=AXIS)
 
         def body(carry, _):
             carry = step(*carry, jnp.asarray(ROWS, jnp.float32))

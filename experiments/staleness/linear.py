@@ -44,7 +44,7 @@ def measure(problem: Quadratics, quick: bool, report: Callable[[str], None]) -> 
         for tau in QUICK if quick else TAUS:
             report(f'{name}, {tau}')
             bound = theory.iag(problem.constants, tau)
-            most = int(bound.iterations(TARGET * problem.constants.known('F0')))
+            most = int(bound.iterations(TARGET * problem.constants.need('F0', bound.theorem)))
 
             def make(key: Any, late: gz.Delay, step: float = bound.step_size) -> Any:
                 exact = gz.compress(gz.Identity(), AXIS)

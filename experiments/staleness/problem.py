@@ -83,7 +83,7 @@ def run(
         updates, state = tx.update(curvature @ x - linear, state, x)
         return optax.apply_updates(x, updates), state
 
-    step = jax.vmap(worker, (None, specs, 0, 0), (None, specs), axis_name=AXIS)
+    step: Callable = jax.vmap(worker, (None, specs, 0, 0), (None, specs), axis_name=AXIS)
 
     def one(key: Any) -> Any:
         init = jax.vmap(lambda _: make(key).init(x), out_axes=specs, axis_name=AXIS)
