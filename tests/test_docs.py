@@ -102,6 +102,8 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     'memory': 'comparison/tables.txt',
     'quadratics': 'quadratics/quadratics.txt',
     'steps': 'memory/memory.txt',
+    **dict.fromkeys(('late', 'reused', 'rare', 'clock'), 'staleness/staleness.txt'),
+    'thousand': 'thousand_workers/thousand_workers.txt',
     'network': 'network/table_2.txt',
     'training': 'network/training_2.txt',
     'plan': 'plan/plan.txt',

@@ -185,9 +185,6 @@ ROWS: dict[str, Row] = {
     'int8 memory': Row(
         lambda axis: gz.error_feedback(gz.TopK(0.2), axis, memory_dtype='int8', key=0)
     ),
-    'bfloat16 delay': Row(
-        lambda axis: gz.delay(gz.Uniform(3), axis, memory_dtype='bfloat16', key=1), exchanges=False
-    ),
     'int8 delay': Row(
         lambda axis: gz.delay(gz.Cyclic(3), axis, memory_dtype='int8', key=1), exchanges=False
     ),

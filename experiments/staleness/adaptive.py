@@ -16,7 +16,7 @@ from experiments.staleness.problem import AXIS, WORKERS, Quadratics, run
 from gradzip import delay_rules, theory
 
 NAME = 'adaptive'
-SLOW, PROBABILITY = 60, 0.001  # steps, and how often a worker's gradient is so late
+SLOW, PROBABILITY = 60, 0.005  # steps, and how often a worker's gradient is so late
 TARGET = 1e-6  # of the first gap
 RULES = {
     'fixed, safe for the longest delay': (None, figures.GREY),
@@ -70,7 +70,7 @@ def draw(rows: list[Row]) -> Figure:
     last = max((row.iterations or len(row.gaps) for row in rows), default=1)
     panel.axhline(TARGET, color='0.5', linestyle=figures.DOTTED, linewidth=1)
     panel.set(
-        yscale='log', ylim=(TARGET / 10, 2), xlim=(0, 1.05 * last), xlabel='iteration',
+        xscale='log', yscale='log', ylim=(TARGET / 10, 2), xlim=(1, 1.2 * last), xlabel='iteration',
         ylabel='$F(x_k) - F^*$, relative',
         title=f'Delays are mostly 0, and {SLOW} in {late_share():.1%} of the steps',
     )  # fmt: skip

@@ -199,7 +199,7 @@ def draw(rows: list[Row]) -> Figure:
     panel.axhline(TARGET, color='0.5', linestyle=figures.DOTTED, linewidth=1)
     panel.set(
         yscale='log', xlabel='simulated seconds', ylabel='$F(x) - F^*$, relative',
-        title=f'{WORKERS} workers that nobody waits for are sooner',
+        title=f'A server that waits for all {WORKERS} workers is later',
     )  # fmt: skip
     panel.legend()
     return figure

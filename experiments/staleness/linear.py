@@ -24,7 +24,7 @@ MODELS: dict[str, Callable[[int], gz.Delay]] = {
     'constant': gz.Constant,
     'random, up to tau': gz.Uniform,
 }
-COLORS = dict(zip(MODELS, (figures.BLUE, figures.ORANGE), strict=True))
+STYLES = dict(zip(MODELS, ((figures.BLUE, 'o'), (figures.ORANGE, 'x')), strict=True))
 
 
 class Row(NamedTuple):
@@ -76,11 +76,10 @@ def draw(rows: list[Row]) -> Figure:
     panel, taus = panels[0, 0], sorted({row.tau for row in rows})
     for name, (slope, start, _) in lines(rows).items():
         own = [row for row in rows if row.model == name]
-        panel.plot(taus, slope * np.array(taus) + start, color=COLORS[name], linewidth=1)
-        panel.plot(
-            taus, [row.iterations for row in own], 'o', color=COLORS[name],
-            label=f'{name} delay: {slope:.0f} more for each step',
-        )  # fmt: skip
+        panel.plot(taus, slope * np.array(taus) + start, color=STYLES[name][0], linewidth=1)
+        color, marker = STYLES[name]
+        label = f'{name} delay: {slope:.0f} more for each step'
+        panel.plot(taus, [row.iterations for row in own], marker, color=color, label=label)
     panel.plot(
         taus, [row.bound for row in rows[: len(taus)]], color=figures.GREY,
         linestyle=figures.DASHED, label='bound T5',

@@ -23,6 +23,8 @@ def replaced(ring: Array, slot: Array, value: Array) -> Array:
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     ring, slot, value = primals
     ring_tangent, _, value_tangent = tangents
+    if not jnp.issubdtype(ring.dtype, jnp.floating):  # packed messages have no derivative
+        return _scattered(ring, slot, value), ring_tangent
     return _scattered(ring, slot, value), _scattered(ring_tangent, slot, value_tangent)
 
 
@@ -45,6 +47,7 @@ def _(size: int, batched: list, ring: Array, slot: Array, value: Array) -> tuple
     return lax.dynamic_update_index_in_dim(ring, value, slot, 1), True
 
 
+@jax.custom_jvp
 def after(value: Array, read: Array) -> Array:
     """The value, which XLA computes after what was read.
 
@@ -56,3 +59,8 @@ def after(value: Array, read: Array) -> Array:
     bits = lax.bitcast_convert_type(read, kind) & jnp.iinfo(kind).max
     nothing = jnp.minimum(bits, 0)
     return lax.bitcast_convert_type(lax.bitcast_convert_type(value, kind) | nothing, value.dtype)
+
+
+@after.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return after(*primals), tangents[0]
