@@ -49,12 +49,11 @@ def test_sentences_say_what_was_measured():
         least_squares.Row(method, 0.1, seconds * (i + 1), gaps, 0)
         for i, method in enumerate(least_squares.METHODS)
     ]
-    says = least_squares.report(found)[1]
-    assert 'delay-adaptive, asynchronous, synchronous; the order of the paper' in says
-    assert (
-        'not the order'
-        in least_squares.report([row._replace(seconds=-row.seconds + 99) for row in found])[1]
-    )
+    by_gradients, by_seconds = least_squares.report(found)[1:]
+    assert 'asynchronous at 160, delay-adaptive at 160, synchronous at 160; the' in by_gradients
+    assert 'asynchronous at 3, delay-adaptive at 6, synchronous at 9; the order of' in by_seconds
+    late = [row._replace(seconds=99 - row.seconds) for row in found]
+    assert 'not the order' in least_squares.report(late)[2]
 
 
 @pytest.mark.slow

@@ -62,11 +62,13 @@ def measure(problem: Quadratics, quick: bool, report: Callable[[str], None]) -> 
 
 def draw(rows: list[Row]) -> Figure:
     """The gaps over iterations."""
-    figure, panels = figures.panels(1, 1, (5.6, 3.8))
-    panel = panels[0, 0]
+    figure, panels = figures.panels(1, 1, (6.4, 4.2))
+    panel, labels = panels[0, 0], []
     for row in rows:
         after = '' if row.iterations is None else f': {row.iterations:,} iterations'
-        panel.plot(row.gaps, color=RULES[row.rule][1], label=f'{row.rule}{after}')
+        style = {'color': RULES[row.rule][1]}
+        panel.plot(row.gaps, **style)
+        labels.append((f'{row.rule}{after}', style))
     last = max((row.iterations or len(row.gaps) for row in rows), default=1)
     panel.axhline(TARGET, color='0.5', linestyle=figures.DOTTED, linewidth=1)
     panel.set(
@@ -74,7 +76,7 @@ def draw(rows: list[Row]) -> Figure:
         ylabel='$F(x_k) - F^*$, relative',
         title=f'Delays are mostly 0, and {SLOW} in {late_share():.1%} of the steps',
     )  # fmt: skip
-    panel.legend()
+    figures.legend(figure, labels, columns=2)
     return figure
 
 
