@@ -278,8 +278,8 @@ def test_specs_of_what_asks_a_model_of_delay():
     specs = specs_of(tx)
     assert specs.past == {'w': P(None, None, 'model'), 'b': P(None)}
     assert specs.mean_square.rows['w'] == P(AXIS, None, 'model')
-    for tx in (tx, gz.delay(trace, AXIS), gz.iag(gz.QSGD(7), AXIS, trace, key=0)):
-        assert specs_of(tx, LIKE['w'], SMALL['w']).arrays == P()
+    for asks in (tx, gz.delay(trace, AXIS), gz.iag(gz.QSGD(7), AXIS, trace, key=0)):
+        assert specs_of(asks, LIKE['w'], SMALL['w']).arrays == P()
     scaled = gz.scale_by_delay(gz.delay_rules.Adaptive2(), trace, AXIS)
     assert specs_of(scaled, LIKE['w'], SMALL['w']).factors == P()
     stale = gz.stale_params(trace, AXIS)
