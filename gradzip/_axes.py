@@ -183,11 +183,11 @@ def traced_for_devices() -> Iterator[None]:
         _ON_DEVICES.reset(token)
 
 
-def simulated_count(axis_name: AxisName | None) -> int:
-    """Returns how many workers a device simulates by `jax.vmap`, which is 1 without an axis."""
+def simulated_axes(axis_name: AxisName | None) -> tuple[str, ...]:
+    """Returns the axes whose workers one device simulates by `jax.vmap`."""
     devices = jax.sharding.get_abstract_mesh().manual_axes
-    simulated = tuple(n for n in names_of(axis_name) if n not in devices)
-    return 1 if _ON_DEVICES.get() else worker_count(simulated or None)
+    names = () if _ON_DEVICES.get() else names_of(axis_name)
+    return tuple(name for name in names if name not in devices)
 
 
 def worker_index(axis_name: AxisName | None) -> Array:

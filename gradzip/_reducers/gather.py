@@ -89,7 +89,7 @@ class Gather(Reducer):
 
     def _gathered(self, payloads: list[Payload], axis_name: AxisName) -> list[Payload]:
         """Returns the payloads of all workers, stacked; in one buffer where they are sent."""
-        if axes.simulated_count(axis_name) == axes.worker_count(axis_name):
+        if axes.simulated_axes(axis_name) == axes.names_of(axis_name):
             return jax.tree.map(lambda a: collectives.gather(a, axis_name), payloads)
         buffers = collectives.gather(to_buffer(payloads), axis_name)
         return from_buffer(buffers, jax.eval_shape(lambda: payloads))
