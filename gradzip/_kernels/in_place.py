@@ -14,15 +14,15 @@ REPEAT_UP_TO = 1 << 15  # entries of simulated workers; here the sum is computed
 def materialize_in_place(x: Array, rows: int = 1) -> Array:
     """Returns x, which XLA then stores as an array of its own shape before it is used.
 
-    Args:
-      x: an array.
-      rows: how many such arrays `jax.vmap` stacks.
-
     On CPU a reshape is fused into the sum that it follows. The sum then has another shape than the
     donated array that it should replace, so that the result is copied there, which takes a third of
     the time of TopK's memory step on a matrix. XLA looks through a barrier, but not through a
     scatter, which works in place. The scatter here writes nothing, because all of its indices are
     out of bounds.
+
+    Args:
+      x: an array.
+      rows: how many such arrays `jax.vmap` stacks.
     """
     if not x.ndim or x.size * rows <= (COPY_UP_TO if rows == 1 else REPEAT_UP_TO):
         return x
