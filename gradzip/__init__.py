@@ -56,6 +56,7 @@ from gradzip._feedback.error_feedback import error_feedback as error_feedback
 from gradzip._feedback.iag import iag as iag
 from gradzip._feedback.marina import marina as marina
 from gradzip._feedback.marina import marina_grads as marina_grads
+from gradzip._fresh_batches import fresh_batches as fresh_batches
 from gradzip._scale_by_delay import scale_by_delay as scale_by_delay
 from gradzip._stale_params import stale_params as stale_params
 from gradzip._take_turns import take_turns as take_turns

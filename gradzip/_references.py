@@ -206,6 +206,11 @@ PAPERS: dict[str, Paper] = {
         '{EControl}: Fast Distributed Optimization with Compression and Error Control',
         'Gao, Yuan and Islamov, Rustem and Stich, Sebastian U.',
     ),
+    '2408.07503': Paper(
+        2024,
+        'Faster Stochastic Optimization with Arbitrary Delays via Asynchronous Mini-Batching',
+        'Attia, Amit and Gaash, Ofir and Koren, Tomer',
+    ),
     '2411.19870': Paper(
         2024,
         '{DeMo}: Decoupled Momentum Optimization',

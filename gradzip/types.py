@@ -52,6 +52,7 @@ from gradzip._local_steps import LocalStepsState as LocalStepsState
 from gradzip._one_bit_adam import FrozenAdamState as FrozenAdamState
 from gradzip._one_bit_adam import SharedMomentumState as SharedMomentumState
 from gradzip._reducers.schedule import ScheduleState as ScheduleState
+from gradzip._fresh_batches import FreshBatchesState as FreshBatchesState
 from gradzip._scale_by_delay import ScaleByDelayState as ScaleByDelayState
 from gradzip._stale_params import StaleParams as StaleParams
 from gradzip._stale_params import StaleState as StaleState

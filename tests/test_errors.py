@@ -160,6 +160,8 @@ BAD = [
     (lambda: gz.delay_rules.CutOff(-1), ValueError, r'longest=...\) must be at least 0'),
     (lambda: gz.delay_rules.Adaptive1(0), ValueError, r'share=...\) must be in \(0, 1\]'),
     (lambda: gz.take_turns(None, 2), TypeError, 'must be an optax transformation'),
+    (lambda: gz.fresh_batches(None, 2), TypeError, 'must be an optax transformation'),
+    (lambda: gz.fresh_batches(optax.identity(), 0), ValueError, r'size=...\) must be at least 1'),
     (lambda: gz.take_turns(optax.identity(), 0), ValueError, r'workers=...\) must be at least 1'),
     (lambda: gz.iag(gz.QSGD(7), AXIS, 4, key=0), TypeError, 'must be a Delay, such as Cyclic'),
     (lambda: gz.iag(gz.Identity(), AXIS, gz.Uniform(2)), ValueError, 'draws random arrivals'),
@@ -197,6 +199,9 @@ def test_marina_without_the_gradient_at_the_last_point():
 def test_what_only_update_can_miss():
     tx = gz.compensate(2)
     with pytest.raises(ValueError, match=r'call tx.update\(grads, state, params\)'):
+        tx.update(jnp.zeros(3), init(tx))
+    tx = gz.fresh_batches(optax.trace(0.9), 2)
+    with pytest.raises(ValueError, match=r'params, delay=...\)'):
         tx.update(jnp.zeros(3), init(tx))
     tx = gz.take_turns(optax.trace(0.9), 2)
     with pytest.raises(ValueError, match=r'params, worker=...\)'):

@@ -17,7 +17,7 @@ LAYERS = [
     ['shards'],
     ['local_steps', 'recipes', 'specs'],
     ['advice', 'feedback', 'hierarchy', 'one_bit_adam', 'wrappers'],
-    ['citation', 'compensate', 'fragments', 'scale_by_delay', 'take_turns'],
+    ['citation', 'compensate', 'fragments', 'fresh_batches', 'scale_by_delay', 'take_turns'],
     ['delay', 'stale_params'],
     ['ages'],
     ['delay_draws', 'trace'],

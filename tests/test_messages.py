@@ -213,6 +213,36 @@ def test_one_gradient_a_step(share):
     np.testing.assert_allclose(path, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_batches_of_gradients_at_the_current_parameters():
+    """A server that drops what was computed at other parameters, around momentum."""
+    size, bound = 2, max(AGES)
+    stale = gz.stale_params(bound)
+    tx = gz.fresh_batches(optax.sgd(RATE, momentum=0.5), size)
+    w, rows = jnp.zeros(D), jnp.asarray(ROWS, jnp.float32)
+
+    def body(carry, arrival):
+        w, past, state = carry
+        worker, age = arrival
+        late, _ = stale.read(past, w, delay=age)
+        updates, state = tx.update(gradient(late, rows[worker]), state, w, delay=age)
+        moved = optax.apply_updates(w, updates)
+        return (moved, stale.update(w, past), state), moved
+
+    numbers = jnp.array([number for number, _ in ARRIVALS]), jnp.array(AGES)
+    path = jax.jit(lambda: jax.lax.scan(body, (w, stale.init(w), tx.init(w)), numbers)[1])()
+    workers, w, changed, batch, momentum, dropped = everyone(), np.zeros(D), 0, [], 0, 0
+    for step, (number, born) in enumerate(ARRIVALS):
+        if born >= changed:
+            batch.append(workers[number].gradient(w))
+        dropped += born < changed
+        if len(batch) == size:
+            momentum = 0.5 * momentum + np.mean(batch, axis=0)
+            w, changed, batch = w - RATE * momentum, step + 1, []
+        np.testing.assert_allclose(path[step], w, rtol=1e-4, atol=1e-5)
+    assert 0 < dropped < len(ARRIVALS)
+    assert changed > 2  # more than one batch
+
+
 @pytest.mark.parametrize('decay', [None, 0.8])
 def test_compensation(decay):
     strength = 0.5
