@@ -47,6 +47,12 @@ PAPERS: dict[str, Paper] = {
         'Composite Function',
         r'Richt{\'a}rik, Peter and Tak{\'a}{\v{c}}, Martin',
     ),
+    '1609.08326': Paper(
+        2016,
+        'Asynchronous Stochastic Gradient Descent with Delay Compensation',
+        'Zheng, Shuxin and Meng, Qi and Wang, Taifeng and Chen, Wei and Yu, Nenghai and Ma, '
+        'Zhi-Ming and Liu, Tie-Yan',
+    ),
     '1610.02132': Paper(
         2016,
         '{QSGD}: Communication-Efficient {SGD} via Gradient Quantization and Encoding',
@@ -186,6 +192,11 @@ PAPERS: dict[str, Paper] = {
         'Delay-adaptive Step-sizes for Asynchronous Learning',
         r'Wu, Xuyang and Magn{\'u}sson, Sindri and Feyzmahdavian, Hamid Reza and Johansson, Mikael',
     ),
+    '2206.07638': Paper(
+        2022,
+        'Asynchronous {SGD} Beats Minibatch {SGD} Under Arbitrary Delays',
+        'Mishchenko, Konstantin and Bach, Francis and Even, Mathieu and Woodworth, Blake',
+    ),
     '2206.08307': Paper(
         2022,
         'Sharper Convergence Guarantees for Asynchronous {SGD} for Distributed and Federated '
@@ -211,6 +222,11 @@ PAPERS: dict[str, Paper] = {
         2023,
         '{EControl}: Fast Distributed Optimization with Compression and Error Control',
         'Gao, Yuan and Islamov, Rustem and Stich, Sebastian U.',
+    ),
+    '2408.07503': Paper(
+        2024,
+        'Faster Stochastic Optimization with Arbitrary Delays via Asynchronous Mini-Batching',
+        'Attia, Amit and Gaash, Ofir and Koren, Tomer',
     ),
     '2411.19870': Paper(
         2024,

@@ -107,6 +107,44 @@ def test_a_constant_delay_does_not_touch_the_present_gradient():
     np.testing.assert_array_equal(jacobian, np.zeros((3, 3)))
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
+def test_a_narrow_memory_is_right_on_average(dtype):
+    """Rounded at random: within five standard deviations, and never further than one step."""
+    g = jnp.linspace(-1, 1, 300)
+    step = 2.0**-8 if dtype == 'bfloat16' else 1 / 127  # at most, of the entries and of the scale
+
+    def late(key):
+        tx = gz.delay(1, memory_dtype=dtype, key=key)
+        _, state = tx.update(g, tx.init(g))
+        return tx.update(g, state)[0]
+
+    found = jax.jit(jax.vmap(late))(jax.random.split(jax.random.key(0), 200))
+    assert jnp.max(jnp.abs(found - g[None])) <= step
+    assert jnp.max(jnp.abs(found.mean(0) - g)) <= 5 * step / 2 / 200**0.5
+    assert jnp.max(jnp.std(found, 0)) > 0
+    exact = gz.delay(1, memory_dtype='float32')
+    assert exact.init(g).past.dtype == jnp.float32
+    _, state = exact.update(g, exact.init(g))
+    np.testing.assert_array_equal(exact.update(g, state)[0], g)
+
+
+def test_a_late_gradient_can_be_differentiated():
+    """What a gradient does is seen when it is used, in both modes and under vmap."""
+
+    def third(g, tx):
+        _, state = tx.update(g, tx.init(g))
+        _, state = tx.update(2 * g, state)
+        return tx.update(4 * g, state)[0]
+
+    g = jnp.arange(3.0)
+    for tx, factor in ((gz.delay(2), 1), (gz.delay(gz.Cyclic(2)), 4), (gz.delay(gz.Cyclic(3)), 1)):
+        assert jnp.array_equal(jax.jvp(lambda g, tx=tx: third(g, tx), (g,), (g,))[1], factor * g)
+        grads = jax.vmap(jax.grad(lambda g, tx=tx: jnp.sum(third(g, tx))))(jnp.stack([g, -g]))
+        assert jnp.array_equal(grads, jnp.full((2, 3), factor))
+    messages = gz.iag(gz.Identity(), None, gz.Cyclic(2))
+    assert jax.grad(lambda g: jnp.sum(third(g, messages)))(g).shape == (3,)
+
+
 def test_half_precision_gradients_come_back_as_they_were():
     gs = [jnp.full(3, x, jnp.bfloat16) for x in (1.5, 2.5, 3.5)]
     tx = gz.delay(1)

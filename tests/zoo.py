@@ -190,6 +190,23 @@ ROWS: dict[str, Row] = {
     'int8 memory': Row(
         lambda axis: gz.error_feedback(gz.TopK(0.2), axis, memory_dtype='int8', key=0)
     ),
+    'int8 delay': Row(
+        lambda axis: gz.delay(gz.Cyclic(3), axis, memory_dtype='int8', key=1), exchanges=False
+    ),
+    'compensated': Row(
+        lambda axis: optax.chain(
+            gz.delay(gz.Uniform(3), axis, key=1),
+            gz.compensate(gz.Uniform(3), axis, decay=0.9, key=1),
+            gz.compress(gz.Identity(), axis),
+        )
+    ),
+    'scaled by delay': Row(
+        lambda axis: optax.chain(
+            gz.delay(gz.Uniform(3), axis, key=1),
+            gz.compress(gz.Identity(), axis),
+            gz.scale_by_delay(gz.delay_rules.Adaptive1(), gz.Uniform(3), axis, key=1),
+        )
+    ),
     'two-sided': Row(
         lambda axis: optax.chain(
             gz.error_feedback(gz.TopK(0.2), axis), gz.error_feedback(gz.ScaledSign())

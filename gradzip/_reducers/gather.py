@@ -104,10 +104,16 @@ class Gather(Reducer):
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
-            everyones = collectives.gather(to_buffer(payloads), axis_name)
             theirs = jax.vmap(_fold_in, (None, 0), 1)(jnp.stack(keys), workers)
-            means = self.means(everyones, likes, self._each(theirs))
+            means = self.means_of(self._gathered(payloads, axis_name), likes, self._each(theirs))
         return [Reduced(*columns) for columns in zip(means, sents, losts, states, strict=True)]
+
+    def _gathered(self, payloads: list[Payload], axis_name: AxisName) -> list[Payload]:
+        """Returns the payloads of all workers, stacked; in one buffer where they are sent."""
+        if axes.simulated_axes(axis_name) == axes.names_of(axis_name):
+            return jax.tree.map(lambda a: collectives.gather(a, axis_name), payloads)
+        buffers = collectives.gather(to_buffer(payloads), axis_name)
+        return from_buffer(buffers, jax.eval_shape(lambda: payloads))
 
     def _each(self, keys: Key) -> list[Key]:
         """Returns the key of every array."""
@@ -154,13 +160,18 @@ class Gather(Reducer):
           keys: the keys of all workers for each array, key[workers].
         """
 
+        shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
+        return self.means_of(from_buffer(buffers, shapes), likes, keys)
+
+    def means_of(self, payloads: list[Payload], likes: list[Like], keys: list[Key]) -> list[Array]:
+        """Returns the same from the payloads of all workers for each array."""
+
         def mean(like: Like, payloads: Payload, keys: Key) -> Array:
             if self.mean_over == 'senders':
                 return _mean_over_senders(self.compressor, payloads, like, keys)
             return self.compressor.decode_mean(payloads, like, keys)
 
-        shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
-        return each(mean, likes, *self._together, from_buffer(buffers, shapes), keys)
+        return each(mean, likes, *self._together, payloads, keys)
 
 
 def _mean_over_senders(compressor: Compressor, payloads: Payload, like: Like, keys: Key) -> Array:

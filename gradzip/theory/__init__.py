@@ -5,6 +5,10 @@ Every theorem is a function of a `Problem` and the constants of a compressor, an
 compact proof stands beside each formula.
 """
 
+from gradzip.theory._adaptive import (
+    AdaptiveBound as AdaptiveBound,
+    delay_adaptive as delay_adaptive,
+)
 from gradzip.theory._aggregated import q_iag as q_iag
 from gradzip.theory._bound import Bound as Bound
 from gradzip.theory._descend import scale_by_theory as scale_by_theory
