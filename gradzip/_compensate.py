@@ -65,8 +65,9 @@ def compensate(
 
     Returns:
       A transformation with the extra argument `delay`, with which updates are NaN if it is above
-      the bound of the model. Updates keep their shapes and dtypes. It needs params in `update`. The memory is `bound` times that of params, the same on all workers,
-      and one array for each gradient of each worker in the adaptive form.
+      the bound of the model. Updates keep their shapes and dtypes. It needs params in `update`. The
+      memory is `bound` times that of params, the same on all workers, and one array for each
+      gradient of each worker in the adaptive form.
 
     Raises:
       TypeError: model is neither an integer nor a Delay; a number of another kind; a leaf that is
