@@ -19,7 +19,7 @@ from gradzip import (
 from gradzip._base import Array, AxisName, KeyLike, PyTree, State
 from gradzip._delay_models import Delay
 
-SMALLEST = 1e-7  # added to the mean square, as in the paper
+SMALLEST = 1e-7  # added to the mean square, which is zero for a gradient of zero
 
 
 class CompensateState(NamedTuple):
@@ -58,15 +58,16 @@ def compensate(
       model: a `Delay`, or an int for `Constant`: the model by which gradients are late.
       axis_name: the mapped axis of workers, or a tuple of axes; None for one worker, or for a
         server that receives one gradient at a time.
-      strength: lambda, at least 0; in the adaptive form the paper uses 2.
-      decay: m, in [0, 1), for the adaptive form; the paper uses 0.95 for small images and 0 for
-        ImageNet. None for a constant lambda.
+      strength: lambda, at least 0. In the adaptive form it multiplies the gradient times the
+        distance instead of its square, so that it should be larger, such as 1.
+      decay: m, in [0, 1), such as 0.95, for the adaptive form; None for a constant lambda.
       key: for random models: the same as that of `delay`.
 
     Returns:
-      A transformation with the extra argument `delay`. Updates keep their shapes and dtypes. It
-      needs params in `update`. The memory is `bound` times that of params, the same on all workers,
-      and one array for each gradient of each worker in the adaptive form.
+      A transformation with the extra argument `delay`, with which updates are NaN if it is above
+      the bound of the model. Updates keep their shapes and dtypes. It needs params in `update`. The
+      memory is `bound` times that of params, the same on all workers, and one array for each
+      gradient of each worker in the adaptive form.
 
     Raises:
       TypeError: model is neither an integer nor a Delay; a number of another kind; a leaf that is
@@ -85,7 +86,7 @@ def compensate(
       2.0
       8.0
 
-    Reference: Zheng et al., arXiv 1609.08326, algorithm 2 and section 5.2.
+    Reference: Zheng et al., arXiv 1609.08326, DC-ASGD with constant and with adaptive lambda.
     """
     model = ages.check_model('compensate', model, axis_name, key)
     if checks.real('compensate', 'strength', strength) < 0 or strength != strength:

@@ -143,11 +143,13 @@ def delay(
 
 def _late(
     model: Delay, updates: PyTree, past: PyTree, state: DelayState, axis_name: AxisName | None
-) -> PyTree:
-    """Returns the gradients to use now. That of step s is in slot s % bound until s + bound."""
+) -> tuple[PyTree, PyTree]:
+    """Returns the gradients to use now, and what was read of the ring for them.
+
+    The gradient of step s is in slot s % bound until step s + bound.
+    """
     age = ages.age(model, state, axis_name)
     slot = (state.count - age) % model.bound
-
     read = jax.tree.map(lambda x: x[slot], past)
 
     def choose(gradient: Array, old: PyTree) -> Array:

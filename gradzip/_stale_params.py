@@ -116,7 +116,6 @@ def stale_params(
         validation.check_updates(params, jax.tree.map(lambda x: x[0], state.past))
         age = ages.age(model, state, axis_name) if delay is None else jnp.asarray(delay, jnp.int32)
         late = version(state.past, params, state.count, age)
-        late = jax.tree.map(lambda x: jnp.where(age > model.bound, jnp.nan, x), late)
         return late if axis_name is None else axes.localize(late, axis_name), state.count - age
 
     def update(params: PyTree, state: StaleState) -> StaleState:
@@ -138,16 +137,19 @@ def ring(params: PyTree, bound: int) -> PyTree:
 def version(past: PyTree, params: PyTree, count: Array, age: Array) -> PyTree:
     """Returns params as they were `age` steps ago, and those of the first step if there are none.
 
+    They are NaN if the ring does not hold them any more.
+
     Args:
       past: made by `ring` and `remembered`.
       params: this step's.
       count: i32[], the number of steps taken.
       age: i32[], in steps.
     """
-    age = jnp.minimum(age, count)
+    back = jnp.minimum(age, count)
 
     def one(ring: Array, now: Array) -> Array:
-        return jnp.where(age == 0, now, ring[(count - age) % ring.shape[0]])
+        late = jnp.where(back == 0, now, ring[(count - back) % ring.shape[0]])
+        return jnp.where(age > ring.shape[0], jnp.nan, late)
 
     return jax.tree.map(one, past, params)
 

@@ -61,6 +61,8 @@ def test_delays_and_workers_out_of_bounds():
     params = jnp.ones(2)
     stale = gz.stale_params(3)
     assert jnp.isnan(stale.read(stale.init(params), params, delay=4)[0]).all()
+    tx = gz.compensate(3)
+    assert jnp.isnan(tx.update(params, tx.init(params), params, delay=4)[0]).all()
     tx = gz.scale_by_delay(delay_rules.Adaptive1(), 3)
     assert (tx.update(params, tx.init(params), delay=4)[0] == 0).all()
     turns = gz.take_turns(optax.identity(), 2)

@@ -8,7 +8,7 @@ as they did: it is the one that is soonest at the target. In their figure, over 
 gradients, the asynchronous method is first, the delay-adaptive one close behind it and smoother,
 and the synchronous one last.
 
-Reference: Mishchenko, Bach, Even, Woodworth, arXiv 2206.07638, section 6.
+Reference: Mishchenko, Bach, Even, Woodworth, arXiv 2206.07638, and the code that they published.
 """
 
 from __future__ import annotations
