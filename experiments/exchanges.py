@@ -17,17 +17,21 @@ SCHEMES: dict[str, gz.Compressor | gz.Reducer] = {
     'TopK 1 %, plain indices': gz.TopK(FRACTION, indices='plain'),
     'TopK 1 %': gz.TopK(FRACTION),
     'TopK 1 % >> QSGD 4 bit': gz.TopK(FRACTION) >> gz.QSGD(LEVELS),
+    'TopK 4 % >> sign': gz.TopK(0.04) >> gz.ScaledSign(),
     'QSGD 4 bit, gathered': gz.QSGD(LEVELS),
     'QSGD 4 bit, two-shot': gz.TwoShot(gz.QSGD(LEVELS)),
     'sign': gz.ScaledSign(),
     'PowerSGD rank 4': gz.PowerSGD(RANK),
 }
+# A memory that holds back most of a gradient acts as momentum. Adam has none behind these schemes,
+# as in `gz.compressed_adam`.
+MEMORY_IS_MOMENTUM = [name for name in SCHEMES if name.startswith(('TopK', 'sign'))]
 COLORS = dict(
     zip(
         [EXACT, *SCHEMES],
         (
-            figures.GREY, figures.ORANGE, figures.VERMILION, figures.PINK, figures.SKY,
-            figures.BLUE, figures.GREEN, figures.INDIGO,
+            figures.GREY, figures.ORANGE, figures.VERMILION, figures.PINK, figures.WINE,
+            figures.SKY, figures.BLUE, figures.GREEN, figures.INDIGO,
         ),
         strict=True,
     )

@@ -29,6 +29,7 @@ from gradzip._compressors.weighted import WeightedBernoulli as WeightedBernoulli
 # what is chosen: reducers
 from gradzip._base import Reduced as Reduced
 from gradzip._base import Reducer as Reducer
+from gradzip._reducers.acpsgd import ACPSGD as ACPSGD
 from gradzip._reducers.cat import CAT as CAT
 from gradzip._reducers.gather import Gather as Gather
 from gradzip._reducers.powersgd import PowerSGD as PowerSGD
@@ -37,10 +38,16 @@ from gradzip._reducers.sum import Sum as Sum
 from gradzip._reducers.two_shot import TwoShot as TwoShot
 
 # what is done: exchanges and delays
+from gradzip._delay_draws import Geometric as Geometric
+from gradzip._delay_draws import Straggler as Straggler
+from gradzip._delay_draws import Uniform as Uniform
+from gradzip._delay_models import Burst as Burst
 from gradzip._delay_models import Constant as Constant
 from gradzip._delay_models import Cyclic as Cyclic
 from gradzip._delay_models import Delay as Delay
-from gradzip._delay_models import Uniform as Uniform
+from gradzip._delay_models import Fixed as Fixed
+from gradzip._trace import Trace as Trace
+from gradzip._compensate import compensate as compensate
 from gradzip._delay import delay as delay
 from gradzip._feedback.compress import compress as compress
 from gradzip._feedback.dgc import dgc as dgc
@@ -51,9 +58,14 @@ from gradzip._feedback.error_feedback import error_feedback as error_feedback
 from gradzip._feedback.iag import iag as iag
 from gradzip._feedback.marina import marina as marina
 from gradzip._feedback.marina import marina_grads as marina_grads
+from gradzip._fresh_batches import fresh_batches as fresh_batches
+from gradzip._scale_by_delay import scale_by_delay as scale_by_delay
+from gradzip._stale_params import stale_params as stale_params
+from gradzip._take_turns import take_turns as take_turns
 
 # what is done: recipes
 from gradzip._recipes import compressed_adam as compressed_adam
+from gradzip._recipes import dion as dion
 
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
@@ -69,6 +81,8 @@ from gradzip._wrappers import skip_nonfinite as skip_nonfinite
 
 # around a step: mappers, metrics, traffic, plan, theory
 from gradzip import advice as advice
+from gradzip import clock as clock
+from gradzip import delay_rules as delay_rules
 from gradzip import metrics as metrics
 from gradzip import theory as theory
 from gradzip import types as types

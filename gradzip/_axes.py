@@ -9,8 +9,10 @@ parts of a state differ between workers, which `gradzip.state_specs` produces.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Set
+from collections.abc import Iterator, Set
 
 import jax
 import jax.numpy as jnp
@@ -166,6 +168,26 @@ def path_of(path: tuple) -> str:
 def worker_count(axis_name: AxisName | None) -> int:
     """Returns the number of workers, which is 1 for None."""
     return math.prod(lax.axis_size(name) for name in names_of(axis_name))
+
+
+_ON_DEVICES = contextvars.ContextVar('on_devices', default=False)
+
+
+@contextlib.contextmanager
+def traced_for_devices() -> Iterator[None]:
+    """Where the traffic of a program is counted: none of its axes is one of `jax.vmap`."""
+    token = _ON_DEVICES.set(True)
+    try:
+        yield
+    finally:
+        _ON_DEVICES.reset(token)
+
+
+def simulated_axes(axis_name: AxisName | None) -> tuple[str, ...]:
+    """Returns the axes whose workers one device simulates by `jax.vmap`."""
+    devices = jax.sharding.get_abstract_mesh().manual_axes
+    names = () if _ON_DEVICES.get() else names_of(axis_name)
+    return tuple(name for name in names if name not in devices)
 
 
 def worker_index(axis_name: AxisName | None) -> Array:

@@ -89,20 +89,16 @@ class Compressor(abc.ABC):
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
         """Returns the mean of many decoded payloads, which are stacked along a leading axis.
 
-        Payloads are decoded one after the other, so that only one dense array exists at a time.
+        Payloads are decoded one after the other, or a few small ones at once, so that little more
+        than one dense array exists at a time.
         """
+        from gradzip._kernels.in_turn import sum_in_turn  # it needs types of this module
 
-        def add(worker: Array | int, total: Array) -> Array:
-            payload = jax.tree.map(lambda a: a[worker], payloads)
-            return total + self.decode(payload, like, keys[worker])
+        def decode(payload: Payload, key: Key) -> Array:
+            return self.decode(payload, like, key)
 
-        from gradzip._kernels.in_turn import add_in_turn  # it needs types of this module
-
-        first, workers = add(0, jnp.zeros(like.shape, like.dtype)), keys.shape[0]
-        total = add_in_turn(
-            lambda i, total: add(i + 1, total), first, workers - 1, self._decoded_at_once
-        )
-        return total / workers
+        total = sum_in_turn(decode, (payloads, keys), like, self._decoded_at_once)
+        return total / keys.shape[0]
 
     def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
         """Returns what encoding lost, x - decode(payload)."""

@@ -57,7 +57,8 @@ def gather(x: Array, axis_name: AxisName) -> Array:
         x = _gather_devices(x, devices)
     x = x.reshape(*(lax.axis_size(n) for n in order), *shape)
     rest = range(len(order), x.ndim)
-    return x.transpose(*(order.index(n) for n in names), *rest).reshape(-1, *shape)
+    x = x.transpose(*(order.index(n) for n in names), *rest)
+    return x.reshape(axes.worker_count(axis_name), *shape)
 
 
 def _gather_devices(x: Array, names: tuple[str, ...]) -> Array:

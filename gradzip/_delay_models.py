@@ -1,16 +1,20 @@
-"""Models of delay: how many steps late the gradient of each worker is at each step."""
+"""Models of delay: how many steps late the gradient of each worker is at each step.
+
+Here are the base class and the models that follow a rule. Those that draw are in `_delay_draws`,
+and the one that reads an array is in `_trace`.
+"""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Self
 
-import jax
 import jax.numpy as jnp
 
 from gradzip import _checks as checks
-from gradzip._base import Array, Key
+from gradzip._base import Array, Key, PyTree
 
 
 class Delay(abc.ABC):
@@ -22,6 +26,10 @@ class Delay(abc.ABC):
     - `starts_from_zero`: the first `bound` steps use zeros, and every later gradient is exactly
       `bound` steps late. Any other model uses min(draw, step), so that no gradient is older than
       the run.
+
+    A model that reads arrays returns them from `arrays`. A transformation keeps them in its state
+    and calls `model.bind(arrays).steps(...)`, so that they are no constants of the compiled
+    program. A model that has a delay for each worker overrides `check_workers`.
     """
 
     bound: int  # the longest delay, in steps; a field or a property
@@ -35,6 +43,19 @@ class Delay(abc.ABC):
         `key` is the base key. A model folds in the step and the worker itself, so that any other
         transformation can compute the same draw.
         """
+
+    def arrays(self) -> PyTree:
+        """Returns the arrays that `steps` reads, the same on every worker; () if there are none."""
+        return ()
+
+    def bind(self, arrays: PyTree) -> Self:
+        """Returns this model with other arrays of the same shapes, which may be traced."""
+        del arrays
+        return self
+
+    def check_workers(self, count: int) -> None:
+        """Raises ValueError if the model lacks a delay for some of so many workers."""
+        del count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,35 +94,51 @@ class Constant(Delay):
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform(Delay):
-    """Every step and every worker draws a delay from 0, 1, ..., bound.
+class Fixed(Delay):
+    """Every worker has a constant delay of its own.
 
     Args:
-      bound: steps, at least 0.
+      delays: steps of worker 0, 1, ..., each at least 0. With fewer workers, the last are not used.
 
     Raises:
-      ValueError: bound is negative.
-      TypeError: bound is not an integer.
+      ValueError: delays is empty or holds a negative number; from a transformation, there are more
+        workers than delays.
+      TypeError: delays is no sequence of integers.
 
     Example:
-      >>> import jax.numpy as jnp, optax, gradzip as gz
-      >>> tx = gz.delay(gz.Uniform(3), key=0)
-      >>> tx.init(jnp.zeros(2)).past.shape
-      (3, 2)
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> model, key = gz.Fixed((0, 3, 7)), jax.random.key(0)
+      >>> model.bound, int(model.steps(key, jnp.int32(10), jnp.int32(1)))
+      (7, 3)
 
-    Reference: the bounded, time-varying delays of Khirirat, Feyzmahdavian, Johansson, arXiv
-      1806.06573.
+    Reference: workers of different speeds, as in Koloskova, Stich, Jaggi, arXiv 2206.08307.
     """
 
-    bound: int
-    random: ClassVar[bool] = True
+    delays: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        checks.integer('Uniform', 'bound', self.bound, 0)
+        if isinstance(self.delays, str) or not isinstance(self.delays, Iterable):
+            raise TypeError(
+                'Fixed(delays=...) must be a tuple of integers, one for each worker; got '
+                f'{self.delays!r}.'
+            )
+        delays = tuple(self.delays)
+        if not delays:
+            raise ValueError('Fixed(delays=...) must hold a delay for each worker; got none.')
+        for delay in delays:
+            checks.integer('Fixed', 'delays', delay, 0)
+        object.__setattr__(self, 'delays', tuple(int(delay) for delay in delays))
+
+    @property
+    def bound(self) -> int:
+        return max(self.delays)
 
     def steps(self, key: Key, step: Array, worker: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(key, step), worker)
-        return jax.random.randint(key, (), 0, self.bound + 1, jnp.int32)
+        del key, step
+        return jnp.asarray(self.delays, jnp.int32)[worker]
+
+    def check_workers(self, count: int) -> None:
+        check_enough(repr(self), len(self.delays), count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,3 +174,49 @@ class Cyclic(Delay):
     def steps(self, key: Key, step: Array, worker: Array) -> Array:
         del key
         return (step - worker) % self.workers
+
+
+@dataclasses.dataclass(frozen=True)
+class Burst(Delay):
+    """All workers are heard together every `period` steps; in between, their gradients age.
+
+    The delays of all workers are 0, 1, ..., period - 1 and then 0 again.
+
+    Args:
+      period: steps, at least 1. With 1 nothing is late.
+
+    Raises:
+      ValueError: period below 1.
+      TypeError: period is not an integer.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, gradzip as gz
+      >>> model, key = gz.Burst(3), jax.random.key(0)
+      >>> [int(model.steps(key, jnp.int32(step), jnp.int32(1))) for step in range(5)]
+      [0, 1, 2, 0, 1]
+
+    Reference: among delays of one bound, it makes the noise of `iag` the largest, since all
+      messages are used `period` times; Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573.
+    """
+
+    period: int
+
+    def __post_init__(self) -> None:
+        checks.integer('Burst', 'period', self.period, 1)
+
+    @property
+    def bound(self) -> int:
+        return self.period - 1
+
+    def steps(self, key: Key, step: Array, worker: Array) -> Array:
+        del key, worker
+        return step % self.period
+
+
+def check_enough(model: str, delays: int, workers: int) -> None:
+    """Raises ValueError if there are more workers than delays."""
+    if workers > delays:
+        raise ValueError(
+            f'{model} has the delays of {delays} workers, but there are {workers}: it must have a '
+            'delay for each of them.'
+        )

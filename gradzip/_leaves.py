@@ -128,8 +128,11 @@ def add_memory(
         # only reused for an array of the same shape.
         total = update.astype(dtype).reshape(remembered.shape)
         total += jnp.asarray(scale, dtype) * remembered.astype(dtype)
-        if reducer_for(scheme, memory_like(update), memory=True).overwrites:
-            total = materialize_in_place(total)
+        # XLA would add again at every use, and the sum of many workers does not fit a cache.
+        simulated = axes.worker_count(axes.simulated_axes(axis_name) or None)
+        overwrites = reducer_for(scheme, memory_like(update), memory=True).overwrites
+        if overwrites or simulated > 1:
+            total = materialize_in_place(total, simulated)
         return total.reshape(update.shape)
 
     return jax.tree.map(add, updates, memory if axis_name is None else memory.rows)
@@ -178,8 +181,10 @@ def reducer_for(scheme: Scheme, like: Like, *, memory: bool = False) -> Reducer:
 def omega_of(owner: str, scheme: Scheme, like: Like) -> float:
     """Returns omega of the compressor of one leaf, and raises TypeError for a biased one."""
     reducer = reducer_for(scheme, like)
-    unbiased = isinstance(reducer, Gather | Sum)
-    omega = reducer.compressor.omega(like) if unbiased else None
+    over_senders = isinstance(reducer, Gather) and reducer.mean_over == 'senders'
+    omega = None
+    if isinstance(reducer, Gather | Sum) and not over_senders:
+        omega = reducer.compressor.omega(like)
     if omega is None:
         raise TypeError(
             f'{owner} needs an unbiased compressor, one that states omega, alone or under Gather '

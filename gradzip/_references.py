@@ -47,6 +47,12 @@ PAPERS: dict[str, Paper] = {
         'Composite Function',
         r'Richt{\'a}rik, Peter and Tak{\'a}{\v{c}}, Martin',
     ),
+    '1609.08326': Paper(
+        2016,
+        'Asynchronous Stochastic Gradient Descent with Delay Compensation',
+        'Zheng, Shuxin and Meng, Qi and Wang, Taifeng and Chen, Wei and Yu, Nenghai and Ma, '
+        'Zhi-Ming and Liu, Tie-Yan',
+    ),
     '1610.02132': Paper(
         2016,
         '{QSGD}: Communication-Efficient {SGD} via Gradient Quantization and Encoding',
@@ -117,6 +123,23 @@ PAPERS: dict[str, Paper] = {
         '{PowerSGD}: Practical Low-Rank Gradient Compression for Distributed Optimization',
         'Vogels, Thijs and Karimireddy, Sai Praneeth and Jaggi, Martin',
     ),
+    '2306.08881': Paper(
+        2023,
+        'Evaluation and Optimization of Gradient Compression for Distributed Deep Learning',
+        'Zhang, Lin and Zhang, Longteng and Shi, Shaohuai and Chu, Xiaowen and Li, Bo',
+    ),
+    '2504.05295': Paper(
+        2025,
+        '{Dion}: Distributed Orthonormalized Updates',
+        'Ahn, Kwangjun and Xu, Byron and Abreu, Natalie and Fan, Ying and Magakyan, Gagik and '
+        'Sharma, Pratyusha and Zhan, Zheng and Langford, John',
+    ),
+    '2509.11254': Paper(
+        2025,
+        'From {PowerSGD} to {PowerSGD+}: Low-Rank Gradient Compression for Distributed '
+        'Optimization with Convergence Guarantees',
+        'Xie, Shengping and Chen, Chuyan and Yuan, Kun',
+    ),
     '2006.11077': Paper(
         2020,
         'A Better Alternative to Error Feedback for Communication-Efficient Distributed Learning',
@@ -164,6 +187,22 @@ PAPERS: dict[str, Paper] = {
         '8-bit Optimizers via Block-wise Quantization',
         'Dettmers, Tim and Lewis, Mike and Shleifer, Sam and Zettlemoyer, Luke',
     ),
+    '2202.08550': Paper(
+        2022,
+        'Delay-adaptive Step-sizes for Asynchronous Learning',
+        r'Wu, Xuyang and Magn{\'u}sson, Sindri and Feyzmahdavian, Hamid Reza and Johansson, Mikael',
+    ),
+    '2206.07638': Paper(
+        2022,
+        'Asynchronous {SGD} Beats Minibatch {SGD} Under Arbitrary Delays',
+        'Mishchenko, Konstantin and Bach, Francis and Even, Mathieu and Woodworth, Blake',
+    ),
+    '2206.08307': Paper(
+        2022,
+        'Sharper Convergence Guarantees for Asynchronous {SGD} for Distributed and Federated '
+        'Learning',
+        'Koloskova, Anastasia and Stich, Sebastian U. and Jaggi, Martin',
+    ),
     '2209.05433': Paper(
         2022,
         '{FP8} Formats for Deep Learning',
@@ -183,6 +222,11 @@ PAPERS: dict[str, Paper] = {
         2023,
         '{EControl}: Fast Distributed Optimization with Compression and Error Control',
         'Gao, Yuan and Islamov, Rustem and Stich, Sebastian U.',
+    ),
+    '2408.07503': Paper(
+        2024,
+        'Faster Stochastic Optimization with Arbitrary Delays via Asynchronous Mini-Batching',
+        'Attia, Amit and Gaash, Ofir and Koren, Tomer',
     ),
     '2411.19870': Paper(
         2024,

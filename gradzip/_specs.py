@@ -14,14 +14,18 @@ from typing import Any
 import jax
 
 from gradzip._base import PerWorker, PyTree
+from gradzip._compensate import CompensateState
 from gradzip._delay import DelayState
 from gradzip._feedback.iag import IAGState
 from gradzip._leaves import ExchangeState
 from gradzip._narrow import Int8Blocks
+from gradzip._scale_by_delay import ScaleByDelayState
+from gradzip._stale_params import StaleState
 
 P = jax.P
-KNOWN = PerWorker, DelayState, IAGState, ExchangeState
-RING = (None,)  # the leading axis of the gradients that `delay` keeps
+RINGS = DelayState, CompensateState, StaleState  # with a ring `past` of gradients or params
+KNOWN = PerWorker, *RINGS, IAGState, ExchangeState, ScaleByDelayState
+RING = (None,)  # the leading axis of a ring
 
 
 def state_specs(
@@ -139,7 +143,9 @@ class _Sharded:
             )
         if isinstance(part, PerWorker):
             return self._marked(part, self.specs, lead)
-        if isinstance(part, DelayState):
+        if isinstance(part, ScaleByDelayState):
+            return self._alike(part, lead)
+        if isinstance(part, RINGS):
             return self._with(part, 'past', lambda x, lead: self._over(x, _fitted, lead, RING))
         if isinstance(part, IAGState):  # a message holds all leaves, so it varies as all of them
             return self._with(part, 'messages', lambda x, lead: self._each(x, self._packed, lead))
@@ -149,9 +155,14 @@ class _Sharded:
             return self._over(part, _fitted, lead)
         return P(*lead) if lead else self._replicated
 
+    def _alike(self, part: PyTree, lead: tuple = ()) -> PyTree:
+        """Returns the specs of a part that is the same for all shards."""
+        return jax.tree.map(lambda x: P(*lead) if lead else self._replicated, part)
+
     def _with(self, part: Any, name: str, rule: Callable) -> Any:
         """Returns the specs of a state in which a rule gives those of one field."""
-        fields = {f: self.specs(x) for f, x in part._asdict().items() if f != name}
+        rest = {f: x for f, x in part._asdict().items() if f != name}
+        fields = {f: self._alike(x) if f == 'arrays' else self.specs(x) for f, x in rest.items()}
         value = getattr(part, name)
         own = self._marked(value, rule, ()) if isinstance(value, PerWorker) else rule(value, ())
         return type(part)(**fields, **{name: own})

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import _leaves as leaves
+from gradzip import _axes as axes, _leaves as leaves
 from gradzip._base import PyTree, Scheme, memory_like
 
 COLLECTIVES = ('psum', 'pmin', 'pmax', 'all_gather', 'reduce_scatter', 'all_to_all', 'ppermute')
@@ -133,7 +133,8 @@ def _traced(step: Callable, like: PyTree, axis_sizes: Mapping[str, int]) -> list
     """Returns the collectives of a program, traced where these axes are mapped."""
     likes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
     sizes = dict(axis_sizes)
-    return _found(jax.make_jaxpr(step, axis_env=list(sizes.items()))(likes).jaxpr, sizes)
+    with axes.traced_for_devices():
+        return _found(jax.make_jaxpr(step, axis_env=list(sizes.items()))(likes).jaxpr, sizes)
 
 
 def _found(jaxpr: Any, sizes: dict[str, int]) -> list[Collective]:

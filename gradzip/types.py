@@ -37,6 +37,7 @@ from gradzip._positions import Positions as Positions
 
 # states
 from gradzip._step import Training as Training
+from gradzip._compensate import CompensateState as CompensateState
 from gradzip._delay import DelayState as DelayState
 from gradzip._feedback.compress import CompressState as CompressState
 from gradzip._feedback.dgc import DGCState as DGCState
@@ -51,6 +52,11 @@ from gradzip._local_steps import LocalStepsState as LocalStepsState
 from gradzip._one_bit_adam import FrozenAdamState as FrozenAdamState
 from gradzip._one_bit_adam import SharedMomentumState as SharedMomentumState
 from gradzip._reducers.schedule import ScheduleState as ScheduleState
+from gradzip._fresh_batches import FreshBatchesState as FreshBatchesState
+from gradzip._scale_by_delay import ScaleByDelayState as ScaleByDelayState
+from gradzip._stale_params import StaleParams as StaleParams
+from gradzip._stale_params import StaleState as StaleState
+from gradzip._take_turns import TakeTurnsState as TakeTurnsState
 from gradzip._wrappers import EveryState as EveryState
 from gradzip._wrappers import ParticipateState as ParticipateState
 from gradzip._wrappers import SkipNonfiniteState as SkipNonfiniteState

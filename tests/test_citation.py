@@ -54,7 +54,7 @@ def test_what_a_chain_uses():
 
 def test_schemes_by_themselves_and_nothing():
     assert keys(gz.citation(gz.PowerSGD(2), gz.EDEN(1))) == [
-        'vogels2019powersgd', 'vargaftik2021eden', 'vargaftik2021drive',
+        'vogels2019powersgd', 'xie2025from', 'vargaftik2021eden', 'vargaftik2021drive',
     ]  # fmt: skip
     assert gz.citation(optax.adam(1e-3), gz.Identity()) == ''
 

@@ -171,7 +171,9 @@ def test_half_precision_params_have_float32_memories(name, dtype):
         assert types(updates) == types(grads)
         assert types(after) == types(state)
         floats = [x.dtype for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
-        assert all(d == jnp.float32 for d in floats)
+        # compensate keeps params as they are, and not sums of gradients
+        known = {jnp.dtype('float32'), jnp.dtype(dtype if name == 'compensated' else 'float32')}
+        assert set(floats) <= known
 
 
 @pytest.mark.usefixtures('x64')
@@ -184,7 +186,8 @@ def test_float64_params_have_float64_memories(name):
     assert types(after) == types(state)
     floats = [x.dtype for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
     measured = jax.tree.leaves(getattr(after, 'metrics', {}))
-    assert floats.count(jnp.float64) >= len(floats) - len(measured)
+    numbers = len(measured) + (name == 'scaled by delay')  # factors of the step size are float32
+    assert floats.count(jnp.float64) >= len(floats) - numbers
 
 
 def test_ef21_with_float64_memory_reaches_float64_accuracy():

@@ -61,6 +61,32 @@ def test_workers_draw_delays_of_their_own():
     assert len(np.unique(delays)) > 1
 
 
+def test_the_tail_of_geometric_delays_and_the_share_of_stragglers():
+    """Within five standard deviations of 4000 draws."""
+    steps, workers = jnp.arange(500), jnp.arange(8)
+    for model, tail in (
+        (gz.Geometric(0.25, bound=6), 0.75 ** np.arange(7)),
+        (gz.Straggler(0.25, 6), np.array([1] + 6 * [0.25])),
+        (gz.Uniform(2, 6), np.array([1, 1, 1, 0.8, 0.6, 0.4, 0.2])),
+    ):
+        each = jax.vmap(jax.vmap(model.steps, (None, None, 0)), (None, 0, None))
+        delays = np.asarray(each(jax.random.key(2), steps, workers))
+        share = np.array([(delays >= k).mean() for k in range(8)])
+        assert share[7] == 0
+        assert (abs(share[:7] - tail) <= 5 * np.sqrt(tail * (1 - tail) / 4000)).all(), model
+
+
+def test_a_trace_reads_the_array_to_which_it_is_bound():
+    model = gz.Trace(np.zeros((2, 3), int))
+    other = jnp.asarray([[0, 1, 2], [3, 4, 5]])
+    key, step, worker = jax.random.key(0), jnp.int32(5), jnp.int32(2)
+    read = jax.jit(lambda arrays: model.bind(arrays).steps(key, step, worker))
+    assert int(read(other)) == 5  # row 5 is row 1 again
+    assert int(read(model.arrays())) == 0
+    assert model != gz.Trace(other)
+    assert repr(model) != repr(gz.Trace(np.zeros((2, 3), int) + [0, 0, 1]))
+
+
 def test_delayed_gradients_are_compressed_when_they_are_used():
     """delay before an exchange: the memory of step t goes with the gradient of step t - tau."""
     gs = np.random.default_rng(0).normal(size=(9, 2, 10))
@@ -79,6 +105,44 @@ def test_a_constant_delay_does_not_touch_the_present_gradient():
     state = tx.init(jnp.zeros(3))
     jacobian = jax.jacobian(lambda g: tx.update(g, state)[0])(jnp.ones(3))
     np.testing.assert_array_equal(jacobian, np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'int8'])
+def test_a_narrow_memory_is_right_on_average(dtype):
+    """Rounded at random: within five standard deviations, and never further than one step."""
+    g = jnp.linspace(-1, 1, 300)
+    step = 2.0**-8 if dtype == 'bfloat16' else 1 / 127  # at most, of the entries and of the scale
+
+    def late(key):
+        tx = gz.delay(1, memory_dtype=dtype, key=key)
+        _, state = tx.update(g, tx.init(g))
+        return tx.update(g, state)[0]
+
+    found = jax.jit(jax.vmap(late))(jax.random.split(jax.random.key(0), 200))
+    assert jnp.max(jnp.abs(found - g[None])) <= step
+    assert jnp.max(jnp.abs(found.mean(0) - g)) <= 5 * step / 2 / 200**0.5
+    assert jnp.max(jnp.std(found, 0)) > 0
+    exact = gz.delay(1, memory_dtype='float32')
+    assert exact.init(g).past.dtype == jnp.float32
+    _, state = exact.update(g, exact.init(g))
+    np.testing.assert_array_equal(exact.update(g, state)[0], g)
+
+
+def test_a_late_gradient_can_be_differentiated():
+    """What a gradient does is seen when it is used, in both modes and under vmap."""
+
+    def third(g, tx):
+        _, state = tx.update(g, tx.init(g))
+        _, state = tx.update(2 * g, state)
+        return tx.update(4 * g, state)[0]
+
+    g = jnp.arange(3.0)
+    for tx, factor in ((gz.delay(2), 1), (gz.delay(gz.Cyclic(2)), 4), (gz.delay(gz.Cyclic(3)), 1)):
+        assert jnp.array_equal(jax.jvp(lambda g, tx=tx: third(g, tx), (g,), (g,))[1], factor * g)
+        grads = jax.vmap(jax.grad(lambda g, tx=tx: jnp.sum(third(g, tx))))(jnp.stack([g, -g]))
+        assert jnp.array_equal(grads, jnp.full((2, 3), factor))
+    messages = gz.iag(gz.Identity(), None, gz.Cyclic(2))
+    assert jax.grad(lambda g: jnp.sum(third(g, messages)))(g).shape == (3,)
 
 
 def test_half_precision_gradients_come_back_as_they_were():

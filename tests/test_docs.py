@@ -17,7 +17,7 @@ import gradzip as gz
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
 MODULES = ['gradzip'] + [m.name for m in pkgutil.walk_packages(gz.__path__, 'gradzip.')]
-MODULES_SHOWN = ('advice', 'metrics', 'theory', 'types')
+MODULES_SHOWN = ('advice', 'clock', 'delay_rules', 'metrics', 'theory', 'types')
 PUBLIC = {
     name: value
     for name, value in vars(gz).items()
@@ -104,6 +104,10 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     'memory': 'comparison/tables.txt',
     'quadratics': 'quadratics/quadratics.txt',
     'steps': 'memory/memory.txt',
+    'dgc': 'dgc/dgc.txt',
+    'clock': 'clock/clock.txt',
+    **dict.fromkeys(('late', 'reused', 'rare', 'delayed'), 'staleness/staleness.txt'),
+    'thousand': 'thousand_workers/thousand_workers.txt',
     'network': 'network/table_2.txt',
     'training': 'network/training_2.txt',
     'plan': 'plan/plan.txt',

@@ -130,7 +130,44 @@ BAD = [
     (lambda: gz.Constant(-2), ValueError, r'Constant\(tau=...\) must be at least 0'),
     (lambda: gz.Uniform('3'), TypeError, 'must be an integer'),
     (lambda: gz.delay(gz.Uniform(3)), ValueError, 'draws random delays: pass key='),
+    (lambda: gz.Uniform(3, 2), ValueError, r'Uniform\(high=...\) must be at least 3; got 2'),
     (lambda: gz.Cyclic(0), ValueError, r'Cyclic\(workers=...\) must be at least 1'),
+    (lambda: gz.Burst(0), ValueError, r'Burst\(period=...\) must be at least 1; got 0'),
+    (lambda: gz.Fixed(()), ValueError, 'must hold a delay for each worker; got none'),
+    (lambda: gz.Fixed((0, -1)), ValueError, r'Fixed\(delays=...\) must be at least 0; got -1'),
+    (lambda: gz.Fixed((0, 1.0)), TypeError, 'must be an integer; got 1.0'),
+    (lambda: gz.Fixed('12'), TypeError, "must be a tuple of integers, .* got '12'"),
+    (lambda: gz.Geometric(0.0, bound=3), ValueError, r'Geometric\(p=...\) must be in \(0, 1\]'),
+    (lambda: gz.Geometric(0.5, bound=np.inf), TypeError, 'must be an integer; got inf'),
+    (lambda: gz.Straggler(1.5, 3), ValueError, r'Straggler\(probability=...\) must be in \(0, 1'),
+    (lambda: gz.Straggler(0.5, -3), ValueError, r'Straggler\(slow=...\) must be at least 0'),
+    (lambda: gz.Trace([1, 2]), ValueError, r'a row for each step and a column .* shape \(2,\)'),
+    (lambda: gz.Trace(np.zeros((0, 3), int)), ValueError, r'got shape \(0, 3\)'),
+    (lambda: gz.Trace([[0.5]]), TypeError, 'must be an array of integers; got .* float64'),
+    (lambda: gz.Trace([[0, -2]]), ValueError, 'must hold steps from 0 to .* from -2 to 0'),
+    (lambda: gz.Trace([[0, 2]]).check_workers(3), ValueError, 'of 2 workers, but there are 3'),
+    (lambda: gz.Fixed((0, 2)).check_workers(3), ValueError, 'of 2 workers, but there are 3'),
+    (lambda: gz.delay(1, memory_dtype='half'), TypeError, "or 'int8'; got 'half'"),
+    (lambda: gz.delay(1, memory_dtype='int8'), ValueError, 'at random: pass key='),
+    (lambda: gz.stale_params(-1), ValueError, r'stale_params\(model=...\) must be at least 0'),
+    (lambda: gz.compensate(gz.Uniform(3)), ValueError, 'draws random delays: pass key='),
+    (lambda: gz.compensate(1, strength=-1), ValueError, r'strength=...\) must be at least 0'),
+    (lambda: gz.compensate(1, strength='1'), TypeError, 'must be a number'),
+    (lambda: gz.compensate(1, decay=1.0), ValueError, r'decay=...\) must be in \[0, 1\), or None'),
+    (lambda: gz.scale_by_delay('inverse', 1), TypeError, 'must be a rule of gradzip.delay_rules'),
+    (lambda: gz.scale_by_delay(gz.delay_rules.Inverse(), 1, own=1), TypeError, 'True or False'),
+    (
+        lambda: gz.scale_by_delay(gz.delay_rules.Adaptive2(), 1, own=True),
+        ValueError,
+        'leave out own=True',
+    ),
+    (lambda: gz.delay_rules.Concurrency(0), ValueError, r'workers=...\) must be at least 1'),
+    (lambda: gz.delay_rules.CutOff(-1), ValueError, r'longest=...\) must be at least 0'),
+    (lambda: gz.delay_rules.Adaptive1(0), ValueError, r'share=...\) must be in \(0, 1\]'),
+    (lambda: gz.take_turns(None, 2), TypeError, 'must be an optax transformation'),
+    (lambda: gz.fresh_batches(None, 2), TypeError, 'must be an optax transformation'),
+    (lambda: gz.fresh_batches(optax.identity(), 0), ValueError, r'size=...\) must be at least 1'),
+    (lambda: gz.take_turns(optax.identity(), 0), ValueError, r'workers=...\) must be at least 1'),
     (lambda: gz.iag(gz.QSGD(7), AXIS, 4, key=0), TypeError, 'must be a Delay, such as Cyclic'),
     (lambda: gz.iag(gz.Identity(), AXIS, gz.Uniform(2)), ValueError, 'draws random arrivals'),
     (lambda: init(gz.iag(gz.TopK(0.1), AXIS, gz.Cyclic(2))), TypeError, 'one that states omega'),
@@ -162,6 +199,18 @@ def test_marina_without_the_gradient_at_the_last_point():
         tx.update(jnp.zeros(3), init(tx))
     with pytest.raises(ValueError, match=r'shape \(4,\), but its parameter has shape \(3,\)'):
         tx.update(jnp.zeros(3), init(tx), previous_grads=jnp.zeros(4))
+
+
+def test_what_only_update_can_miss():
+    tx = gz.compensate(2)
+    with pytest.raises(ValueError, match=r'call tx.update\(grads, state, params\)'):
+        tx.update(jnp.zeros(3), init(tx))
+    tx = gz.fresh_batches(optax.trace(0.9), 2)
+    with pytest.raises(ValueError, match=r'params, delay=...\)'):
+        tx.update(jnp.zeros(3), init(tx))
+    tx = gz.take_turns(optax.trace(0.9), 2)
+    with pytest.raises(ValueError, match=r'params, worker=...\)'):
+        tx.update(jnp.zeros(3), init(tx))
 
 
 def test_a_key_inside_per_worker():

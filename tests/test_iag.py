@@ -24,8 +24,12 @@ def expected_messages(compressor, gradients, key):
     return out
 
 
-@pytest.mark.parametrize('model', DELAYS.values(), ids=DELAYS)
-@pytest.mark.parametrize('compressor', [gz.Identity(), gz.QSGD(3), gz.Bernoulli(0.5)], ids=repr)
+@pytest.mark.parametrize(
+    ('model', 'compressor'),
+    [(model, gz.QSGD(3)) for model in DELAYS.values()]
+    + [(DELAYS['uniform'], gz.Identity()), (DELAYS['uniform'], gz.Bernoulli(0.5))],
+    ids=repr,
+)
 def test_it_is_the_table_of_messages(model, compressor):
     gs = np.random.default_rng(0).normal(size=(11, 3, 20))
     key = jax.random.key(7)

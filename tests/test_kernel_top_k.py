@@ -54,8 +54,11 @@ def test_the_same_entries_as_the_plain_form(n, fraction):
     k = math.ceil(n * fraction)
     kernel = jax.jit(lambda x: mosaic.top_k.top_k(x, k, interpret=True))
     plain = jax.jit(lambda x: selection._take_top_k(x, k))
-    for name, x in inputs(n).items():
-        x = jnp.asarray(x.astype(np.float32))
+    hard = inputs(n)
+    # Where much is kept the interpreter takes seconds for one array.
+    names = hard if fraction < 0.1 else ('gaussian', 'ties', 'more NaN than places')
+    for name in names:
+        x = jnp.asarray(hard[name].astype(np.float32))
         for got, expected in zip(kernel(x), plain(x), strict=True):
             got, expected = (np.asarray(a).view(np.int32) for a in (got, expected))
             np.testing.assert_array_equal(got, expected, name)

@@ -71,7 +71,7 @@ def test_bits_are_those_of_the_chain():
 
 @pytest.mark.slow
 def test_the_command_finishes_and_does_not_run_anything_twice(tmp_path):
-    arguments = ['--quick', '--method', 'sign, comp', '--out', str(tmp_path)]
+    arguments = ['--quick', '--method', 'TopK 4 % >> sign, comp', '--out', str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert 'sign, compressed_adam' in (tmp_path / 'memory.txt').read_text()

@@ -7,7 +7,7 @@ import pytest
 
 import gradzip as gz
 from gradzip._base import like_of
-from gradzip._reducers.powersgd import _orthonormal
+from gradzip._reducers.low_rank import orthonormal
 from tests.mappers import AXIS
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -29,7 +29,7 @@ MATRICES = {
 @pytest.mark.parametrize('name', MATRICES)
 def test_columns_are_orthonormal_whatever_the_matrix(name):
     p = jnp.asarray(MATRICES[name], jnp.float32)
-    q = np.asarray(_orthonormal(p), np.float64)
+    q = np.asarray(orthonormal(p), np.float64)
     np.testing.assert_allclose(q.T @ q, np.eye(3), atol=1e-6)
     scale = np.maximum(np.abs(p).max(axis=0), np.finfo(np.float32).tiny)
     unit = np.asarray(p, np.float64) / scale
@@ -120,3 +120,18 @@ def test_the_memory_is_bounded_over_2000_steps_of_workers_that_disagree(dtype, d
     norms = jax.lax.scan(lambda s, i: mapped(s, i, jnp.arange(workers)), init, jnp.arange(steps))[1]
     assert np.isfinite(norms).all()
     assert norms[-500:].max() <= 1.3 * norms[200:700].max()
+
+
+@pytest.mark.parametrize(('refresh', 'largest'), [(None, 60), (10, 10)])
+def test_a_direction_outside_of_the_basis_is_found_by_a_refresh(refresh, largest):
+    """The first gradient turns the basis to one entry. Later ones are orthogonal to it."""
+    tx = gz.error_feedback(gz.PowerSGD(1, min_rate=1, refresh=refresh))
+    first, later = (jnp.zeros((8, 6)).at[at].set(1.0) for at in ((0, 0), (3, 4)))
+    _, state = tx.update(first, tx.init(first))
+
+    def step(state, _):
+        _, state = tx.update(later, state)
+        return state, jnp.linalg.norm(state.error)
+
+    norms = jax.lax.scan(step, state, length=60)[1]
+    np.testing.assert_allclose(norms.max(), largest, atol=1)

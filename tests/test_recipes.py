@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import gradzip as gz
 
@@ -37,3 +38,33 @@ def test_the_default_scheme_sends_a_hundred_times_fewer_bits():
         sent = gz.step_bytes(tx, jnp.zeros(1_000_000), {'data': 2})
     assert sent == gz.payload_bytes(gz.TopK(0.04) >> gz.ScaledSign(), jnp.zeros(1_000_000))
     assert 100 < 4_000_000 / sent < 110
+
+
+def test_dion_has_its_momentum_in_the_memory_and_orthonormal_updates():
+    """Two steps of one worker, compared with the equations of the paper."""
+    rank, mu, rate = 2, 0.75, 0.5
+    rng = np.random.default_rng(0)
+    # of rank 2, so that two columns hold it whole
+    factors = rng.normal(size=(6, rank)), rng.normal(size=(rank, 10))
+    gradient = {'w': jnp.float32(factors[0] @ factors[1]), 'b': jnp.ones(3)}
+    params = jax.tree.map(jnp.zeros_like, gradient)
+    tx = gz.dion(rate, None, rank, mu=mu)
+    state = tx.init(params)
+    memory = np.zeros((6, 10))
+    for _ in range(2):
+        with jax.numpy_dtype_promotion('standard'):
+            updates, state = tx.update(gradient, state, params)
+        total = memory + np.asarray(gradient['w'])
+        memory = total - (1 - mu) * total
+        singular = np.linalg.svd(np.asarray(updates['w']) / (rate * (10 / 6) ** 0.5))[1]
+        assert np.all(np.abs(singular[:rank] - 1) < 0.35)  # as Muon's iteration leaves them
+        np.testing.assert_allclose(singular[rank:], 0, atol=1e-3)
+        assert np.sum(np.asarray(updates['w']) * total) < 0
+    kept = state.inner_states['matrix'].inner_state[0].error['w']
+    np.testing.assert_allclose(kept, memory, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(updates['b'], -rate, rtol=1e-5)  # Adam, of a constant gradient
+
+
+def test_dion_refuses_a_momentum_of_one():
+    with pytest.raises(ValueError, match=r'dion\(mu=...\) must be in \[0, 1\)'):
+        gz.dion(0.1, None, 1, mu=1.0)

@@ -271,6 +271,23 @@ def test_specs_of_other_states():
     assert specs_of(local).error.axes == (AXIS, 'gpu')
 
 
+def test_specs_of_what_asks_a_model_of_delay():
+    """Rings of params, and arrays that no param is like, also where the params are one array."""
+    trace = gz.Trace([[0, 1], [2, 0]])
+    tx = gz.compensate(trace, AXIS, decay=0.5)
+    specs = specs_of(tx)
+    assert specs.past == {'w': P(None, None, 'model'), 'b': P(None)}
+    assert specs.mean_square.rows['w'] == P(AXIS, None, 'model')
+    for asks in (tx, gz.delay(trace, AXIS), gz.iag(gz.QSGD(7), AXIS, trace, key=0)):
+        assert specs_of(asks, LIKE['w'], SMALL['w']).arrays == P()
+    scaled = gz.scale_by_delay(gz.delay_rules.Adaptive2(), trace, AXIS)
+    assert specs_of(scaled, LIKE['w'], SMALL['w']).factors == P()
+    stale = gz.stale_params(trace, AXIS)
+    assert specs_of(stale).past['w'] == P(None, None, 'model')
+    narrow = gz.delay(2, AXIS, memory_dtype='int8', key=0)
+    assert specs_of(narrow).past.rows['w'].codes == P(AXIS, None, None, 'model')
+
+
 def test_specs_of_factored_moments_and_of_partitions():
     """Of a matrix, adafactor keeps one vector for the rows and one for the columns."""
     tx = optax.scale_by_factored_rms(min_dim_size_to_factor=2)

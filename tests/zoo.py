@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 import pytest
 
@@ -31,7 +32,8 @@ class Row:
       delta: the same for its contraction.
       bits: of a compressor, sent for each entry of a leaf of 100 000, from its description.
       variant: a compressor with another setting or composition, which passes the laws for
-        compressors, but travels and is remembered as another row.
+        compressors, but travels and is remembered as another row; or a delay model, whose delays
+        are tested, but which leaves as many gradients in a state as another row.
       representative: stands for the rows of the same structure in tests that compile for long, such
         as training under every mapper.
       exchanges: the updates of a transformation are the same on every worker.
@@ -135,6 +137,7 @@ ROWS: dict[str, Row] = {
     ),
     # Reducers. Gather of every compressor and Sum of every linear one follow below.
     'powersgd': Row(gz.PowerSGD(2, min_rate=1), representative=True),
+    'acpsgd': Row(gz.ACPSGD(2, min_rate=1)),
     'two shot qsgd': Row(gz.TwoShot(gz.QSGD(7)), representative=True),
     'two shot topk, sign': Row(gz.TwoShot(gz.TopK(0.5), gz.ScaledSign())),
     'schedule': Row(
@@ -142,10 +145,16 @@ ROWS: dict[str, Row] = {
         representative=True,
     ),
     'cat': Row(gz.CAT((0.1, 0.3), overhead=200)),
-    # Delay models. `delay` and `iag` with each of them follow below.
+    # Delay models. `delay` and `iag` with those that are no variants follow below.
     'constant': Row(gz.Constant(3)),
     'uniform': Row(gz.Uniform(3), representative=True),
     'cyclic': Row(gz.Cyclic(3)),
+    'burst': Row(gz.Burst(4), variant=True),
+    'geometric': Row(gz.Geometric(0.4, bound=3), variant=True),
+    'straggler': Row(gz.Straggler(0.3, 3), variant=True),
+    # of eight workers, as many as any test has
+    'fixed': Row(gz.Fixed((0, 3, 2, 1, 3, 0, 1, 2)), variant=True),
+    'trace': Row(gz.Trace(np.arange(5 * 8).reshape(5, 8) ** 2 % 7 % 4), representative=True),
     # Transformations.
     'routed': Row(lambda axis: gz.error_feedback(_routed, axis), representative=True),
     'measured': Row(
@@ -158,6 +167,9 @@ ROWS: dict[str, Row] = {
             }
             | {'bits': gz.metrics.total(gz.metrics.bits(gz.TopK(0.2), TEN))},
         )
+    ),
+    'mean over senders': Row(
+        lambda axis: gz.compress(gz.Gather(gz.TopK(0.2), mean_over='senders'), axis)
     ),
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
     'dropped': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.999, drop=0.05)),
@@ -178,6 +190,23 @@ ROWS: dict[str, Row] = {
     ),
     'int8 memory': Row(
         lambda axis: gz.error_feedback(gz.TopK(0.2), axis, memory_dtype='int8', key=0)
+    ),
+    'int8 delay': Row(
+        lambda axis: gz.delay(gz.Cyclic(3), axis, memory_dtype='int8', key=1), exchanges=False
+    ),
+    'compensated': Row(
+        lambda axis: optax.chain(
+            gz.delay(gz.Uniform(3), axis, key=1),
+            gz.compensate(gz.Uniform(3), axis, decay=0.9, key=1),
+            gz.compress(gz.Identity(), axis),
+        )
+    ),
+    'scaled by delay': Row(
+        lambda axis: optax.chain(
+            gz.delay(gz.Uniform(3), axis, key=1),
+            gz.compress(gz.Identity(), axis),
+            gz.scale_by_delay(gz.delay_rules.Adaptive1(), gz.Uniform(3), axis, key=1),
+        )
     ),
     'two-sided': Row(
         lambda axis: optax.chain(
@@ -252,7 +281,7 @@ def _exchange(verb: Callable, scheme: gz.Reducer) -> Make:
 
 
 def _transformation_rows(reducers: dict[str, Row]) -> dict[str, Row]:
-    """Every reducer under every verb, every model under `delay` and `iag`, and the rest."""
+    """Every reducer under every verb, models under `delay` and `iag`, and the rest."""
     rows = {}
     for name, row in reducers.items():
         rows[f'compress {name}'] = Row(_exchange(gz.compress, row.scheme))
@@ -265,6 +294,8 @@ def _transformation_rows(reducers: dict[str, Row]) -> dict[str, Row]:
             )
     for name, row in rows_of(gz.Delay).items():
         model = row.scheme
+        if row.variant:
+            continue
         rows[f'delay {name}'] = Row(
             lambda axis, model=model: gz.delay(model, axis, key=1),
             exchanges=False,
@@ -272,7 +303,7 @@ def _transformation_rows(reducers: dict[str, Row]) -> dict[str, Row]:
         )
         rows[f'iag {name}'] = Row(
             lambda axis, model=model: gz.iag(gz.QSGD(7), axis, model, key=0),
-            representative=row.representative,
+            representative=row.representative and model.random,
         )
     kinds = gz.Compressor | gz.Reducer | gz.Delay
     return rows | {n: row for n, row in ROWS.items() if not isinstance(row.scheme, kinds)}

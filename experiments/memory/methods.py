@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from experiments import figures
 AXIS = 'worker'
 WARM_UP = 20  # steps over which the rate grows from zero
 EXACT = 'exact Adam'
+SYNC_EVERY = 10  # steps between two exchanges of DiLoCo and SparseLoCo
 Rate = Callable[[Any], Any]
 
 
@@ -68,6 +69,29 @@ def compressed(scheme: gz.Compressor | gz.Reducer) -> Callable[[Rate], Any]:
     return lambda rate: gz.compressed_adam(rate, AXIS, scheme, key=0)
 
 
+def diloco(rate: Rate) -> optax.GradientTransformation:
+    """DiLoCo with the outer step that its paper recommends: exact pseudo-gradients and momentum."""
+    return gz.local_steps(
+        optax.adamw(rate, b2=0.95, weight_decay=0.1),
+        gz.compress(gz.Identity(), AXIS),
+        optax.sgd(0.7, momentum=0.9, nesterov=True),
+        AXIS,
+        sync_every=SYNC_EVERY,
+    )
+
+
+def sparse_loco(mean_over: Literal['workers', 'senders']) -> Callable[[Rate], Any]:
+    """SparseLoCo: 64 of 4096 entries in two bits, a decayed memory, an outer step alone."""
+    scheme = gz.BlockTopK(64, 4096) >> gz.QSGD(1, block=64)
+    return lambda rate: gz.local_steps(
+        optax.adamw(rate, b2=0.95, weight_decay=0.1),
+        gz.error_feedback(gz.Gather(scheme, mean_over=mean_over), AXIS, decay=0.95, key=0),
+        optax.sgd(0.7),
+        AXIS,
+        sync_every=SYNC_EVERY,
+    )
+
+
 def local(scheme: gz.Compressor, steps: int) -> Callable[[Rate], Any]:
     """Local steps of Adam without momentum, a compressed exchange, and another Adam outside."""
     return lambda rate: gz.local_steps(
@@ -115,5 +139,26 @@ METHODS = [
         factor=0.5,
         sync_every=4,
         style={'color': figures.GREEN},
+    ),
+    Method(
+        'DiLoCo',
+        diloco,
+        factor=2.0,
+        sync_every=SYNC_EVERY,
+        style={'color': figures.GREEN, 'linestyle': figures.DASHED},
+    ),
+    Method(
+        'SparseLoCo',
+        sparse_loco('workers'),
+        factor=2.0,
+        sync_every=SYNC_EVERY,
+        style={'color': figures.INDIGO, 'linestyle': figures.DASHED},
+    ),
+    Method(
+        'SparseLoCo, mean over senders',
+        sparse_loco('senders'),
+        factor=2.0,
+        sync_every=SYNC_EVERY,
+        style={'color': figures.VERMILION, 'linestyle': figures.DASHED},
     ),
 ]

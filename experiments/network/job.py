@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 import gradzip as gz
-from experiments.exchanges import AXIS
+from experiments.exchanges import AXIS, exchange
 from experiments.network.workloads import Workload, mesh
 from gradzip._plan.offline import Offline
 
@@ -21,8 +21,9 @@ PyTree = Any
 class Job:
     """A step, compiled, with the parameters and the state that it hands on."""
 
-    def __init__(self, workload: Workload, tx: optax.GradientTransformation) -> None:
-        self.workload, self.tx = workload, optax.chain(tx, workload.optimizer)
+    def __init__(self, workload: Workload, scheme: str) -> None:
+        self.workload = workload
+        self.tx = optax.chain(exchange(scheme), workload.optimizer(scheme))
         shapes = workload.shapes
         self.specs = jax.P(), gz.state_specs(jax.eval_shape(self.tx.init, shapes))
         mapped = jax.shard_map(

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 
 import gradzip as gz
-from experiments.exchanges import exchange
 from experiments.network.job import Job, probe
 from experiments.network.workloads import workload
 
@@ -49,7 +48,7 @@ def main(rank: str, workers: str, address: str, description: str) -> None:
             if other != name:
                 jobs[other].rest()
         if name not in jobs:
-            jobs[name] = Job(work, exchange(name))
+            jobs[name] = Job(work, name)
         answer(_obey(jobs[name], **command))
 
 

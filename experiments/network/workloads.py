@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.exchanges import AXIS
+from experiments.exchanges import AXIS, MEMORY_IS_MOMENTUM
 from experiments.models import Model, Size, text
 
 RATE = 1e-3  # of both optimizers; the same for every scheme
@@ -26,7 +26,7 @@ class Workload(NamedTuple):
     start: Callable[[], PyTree]  # the parameters, traced
     gradient: Callable[[PyTree, Any], PyTree]  # this worker's own, on its part of a batch
     batch: Callable[[int], jax.Array]  # of a step: split among the workers
-    optimizer: optax.GradientTransformation
+    optimizer: Callable[[str], optax.GradientTransformation]  # behind the exchange of a scheme
     loss: Callable[[PyTree, Any], jax.Array] | None = None  # where there is one to follow
     unseen: Callable[[], jax.Array] | None = None  # what it is followed on, split among the workers
 
@@ -48,7 +48,7 @@ def bare_gradient(rows: int, rank: int = 0, workers: int = 1) -> Workload:
         lambda: jnp.zeros((rows, rows)),
         lambda params, own: own[0],
         lambda step: made(),
-        optax.sgd(RATE),
+        lambda scheme: optax.sgd(RATE),
     )
 
 
@@ -63,10 +63,16 @@ def transformer(size: Size, rank: int = 0, workers: int = 1) -> Workload:
         lambda: model.params,
         jax.grad(model.loss),
         lambda step: mine(text().batch(EXAMPLES * workers, size, step)),
-        optax.adam(RATE),
+        _adam,
         model.loss,
         lambda: mine(text().unseen(UNSEEN // workers * workers, size)),
     )
+
+
+def _adam(scheme: str) -> optax.GradientTransformation:
+    if scheme in MEMORY_IS_MOMENTUM:
+        return optax.adam(RATE, b1=0.0, b2=0.99)
+    return optax.adam(RATE)
 
 
 def workload(words: dict, rank: int = 0, workers: int = 1) -> Workload:

@@ -6,12 +6,9 @@ import abc
 import dataclasses
 from typing import ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
 from gradzip._base import Array, Compressor, Key, Like, Payload
 from gradzip._compressors.sparse import add, place
+from gradzip._kernels.in_turn import add_entries
 
 
 class Entries(NamedTuple):
@@ -38,13 +35,10 @@ class Drawn(Compressor):
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
         """Adds one payload after the other to the same array, as `Indexed` does."""
 
-        def receive(worker: Array | int, total: Array) -> Array:
-            payload = jax.tree.map(lambda a: a[worker], payloads)
-            values = payload.values / keys.shape[0]
-            return add(total, values, self.positions(like.size, keys[worker]))
+        def entries(payload: Entries, key: Key) -> tuple[Array, Array]:
+            return payload.values / keys.shape[0], self.positions(like.size, key)
 
-        first = receive(0, jnp.zeros(like.shape, like.dtype))
-        return lax.fori_loop(1, keys.shape[0], receive, first)
+        return add_entries(add, entries, (payloads, keys), like, payloads.values[0].size)
 
     def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
         return add(x, -payload.values, self.positions(x.size, key))

@@ -6,12 +6,11 @@ import abc
 import dataclasses
 from typing import ClassVar, Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 
 from gradzip import _checks as checks, _positions as positions
 from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
+from gradzip._kernels.in_turn import add_entries
 from gradzip._positions import Positions
 
 Form = Literal['packed', 'plain']
@@ -40,19 +39,16 @@ class Indexed(Compressor):
         return place(payload.values, self.indices_of(payload, like), like)
 
     def decode_mean(self, payloads: Payload, like: Like, keys: Key) -> Array:
-        """Adds one payload after the other to the same array.
+        """Adds one payload after the other to the same array, or a few small ones at once.
 
         This touches only the entries that were sent. A sum of dense arrays would read and write
         memory for every worker, and the indices of all workers at once would not fit a cache.
         """
-        workers = keys.shape[0]
 
-        def receive(worker: Array | int, total: Array) -> Array:
-            payload = jax.tree.map(lambda a: a[worker], payloads)
-            return add(total, payload.values / workers, self.indices_of(payload, like))
+        def entries(payload: Payload) -> tuple[Array, Array]:
+            return payload.values / keys.shape[0], self.indices_of(payload, like)
 
-        first = receive(0, jnp.zeros(like.shape, like.dtype))
-        return lax.fori_loop(1, workers, receive, first)
+        return add_entries(add, entries, (payloads,), like, payloads.values[0].size)
 
     def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
         del key

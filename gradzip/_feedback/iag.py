@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gradzip import (
+    _ages as ages_lib,
     _axes as axes,
     _collectives as collectives,
     _leaves as leaves,
@@ -30,6 +31,7 @@ from gradzip._base import (
 )
 from gradzip._buffer import to_buffer
 from gradzip._delay_models import Delay
+from gradzip._kernels.ring import replaced
 from gradzip._reducers.gather import Gather
 
 
@@ -38,6 +40,7 @@ class IAGState(NamedTuple):
 
     count: Array  # i32[], the number of steps taken
     key: PyTree  # the base key; None if nothing draws
+    arrays: PyTree  # that the model of arrivals reads; () if there are none
     messages: list[PyTree]  # the last bound + 1, a ring u32[bound + 1, rows, 128] for each scheme
     metrics: dict[str, PyTree]
     made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
@@ -115,7 +118,8 @@ def iag(
             shape = jax.eval_shape(lambda xs, g=gather, k=keys: to_buffer(g.payloads(xs, k)), mine)
             rings.append(axes.new_local(jnp.zeros((slots, *shape.shape), jnp.uint32), axis_name))
         measured = metrics_lib.init(metrics, params)
-        return IAGState(exchange.count, exchange.key, rings, measured, made_for)
+        arrays = ages_lib.first_arrays(arrivals)
+        return IAGState(exchange.count, exchange.key, arrays, rings, measured, made_for)
 
     def update(
         updates: PyTree, state: State, params: PyTree | None = None
@@ -140,7 +144,7 @@ def iag(
         mean, sent = treedef.unflatten(means), treedef.unflatten(sents)
         measured = metrics_lib.measure(metrics, state.metrics, target, sent, mean, axis_name)
         count = leaves.next_count(state.count)
-        state = IAGState(count, state.key, rings, measured, made_for)
+        state = state._replace(count=count, messages=rings, metrics=measured)
         return leaves.cast_like(mean, updates), state
 
     return optax.GradientTransformation(init, update)
@@ -161,7 +165,7 @@ class _Group(NamedTuple):
         me = axes.worker_index(self.axis_name)
         keys = [_key(state, state.count, i, me) for i in self.members]
         payloads, sents, _ = self.gather.messages([xs[i] for i in self.members], keys)
-        return ring.at[state.count % ring.shape[0]].set(to_buffer(payloads)), sents
+        return replaced(ring, state.count % ring.shape[0], to_buffer(payloads)), sents
 
     def means(self, ring: Array, xs: list[Array], state: IAGState, ages: Array) -> list[Array]:
         """Returns the mean of the messages in use, each decoded with the key of its own step."""
@@ -177,11 +181,7 @@ class _Group(NamedTuple):
 
 def _ages(arrivals: Delay, state: IAGState, workers: int) -> Array:
     """Returns the age of every worker's message in use, none older than the run: i32[workers]."""
-    key = jax.random.key(0) if state.key is None else state.key
-    ages = jax.vmap(lambda w: arrivals.steps(key, state.count, w))(
-        jnp.arange(workers, dtype=jnp.int32)
-    )
-    return jnp.minimum(ages, state.count)
+    return jnp.minimum(ages_lib.ages(arrivals, state, workers), state.count)
 
 
 def _key(state: IAGState, step: Array, leaf: int, worker: Array) -> Key:
@@ -201,7 +201,8 @@ def _gather_for(scheme: Scheme, like: jax.ShapeDtypeStruct) -> Gather:
     """Returns the reducer of one leaf. Workers draw independently, so it is always `Gather`."""
     chosen = scheme if isinstance(scheme, Compressor | Reducer) else scheme(like)
     gather = Gather(chosen) if isinstance(chosen, Compressor) else chosen
-    if not isinstance(gather, Gather) or gather.compressor.omega(like) is None:
+    by_workers = isinstance(gather, Gather) and gather.mean_over == 'workers'
+    if not isinstance(gather, Gather) or not by_workers or gather.compressor.omega(like) is None:
         raise TypeError(
             f'iag needs an unbiased compressor, one that states omega, and sends it by Gather; for '
             f'a leaf of shape {like.shape} it got {chosen!r}. A biased one needs a memory: '

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from gradzip._base import Array
 from gradzip._kernels.words import WORD_BITS
 
-PAD_WHOLE_UP_TO = 1 << 16  # entries; here padding the whole array costs less than a second piece
+PAD_WHOLE_UP_TO = 1 << 12  # entries; here padding the whole array costs less than a second piece
 
 
 def in_one_piece(size: int, block: int) -> bool:

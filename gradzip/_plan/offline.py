@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from gradzip import _axes as axes
 from gradzip._traffic import COLLECTIVES
 
 Values = list[jax.Array]
@@ -47,7 +48,8 @@ class Offline:
         self.sizes = dict(axis_sizes)
         workers = math.prod(self.sizes.values())
         trace = jax.make_jaxpr(step, axis_env=list(self.sizes.items()), return_shape=True)
-        self.closed, shapes = trace(*args)
+        with axes.traced_for_devices():
+            self.closed, shapes = trace(*args)
         self.form = jax.tree.structure(shapes)
         others = (moved(args, i, workers) for i in range(1, workers)) if peers is None else peers
         sent = jax.jit(self._sent)

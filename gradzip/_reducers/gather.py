@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from gradzip import _axes as axes, _collectives as collectives
+from gradzip import _axes as axes, _checks as checks, _collectives as collectives
 from gradzip._base import (
     Array,
     AxisName,
@@ -24,8 +25,11 @@ from gradzip._base import (
 )
 from gradzip._buffer import from_buffer, to_buffer
 from gradzip._kernels.alike import AT_ONCE_UP_TO, each
+from gradzip._kernels.in_turn import add_in_turn
 from gradzip._kernels.parts import each_key
 from gradzip._kernels.selection import SORT_UP_TO
+
+MeanOver = Literal['workers', 'senders']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,26 +38,43 @@ class Gather(Reducer):
 
     All payloads of all leaves travel in one buffer of (rows, 128) words, in one all-gather.
 
+    With `mean_over='senders'`, the sum of every entry is divided by the number of workers whose
+    payload decodes to another value than zero there, in place of W. An entry that few workers sent
+    then moves as far as one that all of them sent. What `pmean(sent)` is to the mean is lost by
+    this: the updates no longer add up to the mean gradients.
+
     Args:
       compressor: any compressor.
+      mean_over: 'workers', as in the papers and in every theorem, or 'senders', as in the published
+        code of DeMo and SparseLoCo; this needs a compressor that keeps entries, such as `TopK`. It
+        decodes every payload to a dense array, which takes one pass over memory for each worker.
 
     Bytes: a worker contributes one buffer and receives W - 1. This is cheaper than an all-reduce of
       n float32 entries, which sends about 8 n bytes each way, as long as the payload is smaller
       than 8 n / (W - 1) bytes.
 
     Raises:
-      TypeError: compressor is not a Compressor.
+      TypeError: compressor is not a Compressor, or the mean is one over senders and it keeps no
+        entries.
+      ValueError: mean_over is neither of the two.
 
     Example:
       >>> import gradzip as gz
       >>> gz.Gather(gz.Bernoulli(0.1))  # independent masks, as the paper's theorems need
-      Gather(compressor=Bernoulli(fraction=0.1))
+      Gather(compressor=Bernoulli(fraction=0.1), mean_over='workers')
     """
 
     compressor: Compressor
+    mean_over: MeanOver = dataclasses.field(default='workers', kw_only=True)
 
     def __post_init__(self) -> None:
         check_compressor('Gather', 'compressor', self.compressor)
+        checks.one_of('Gather', 'mean_over', self.mean_over, get_args(MeanOver))
+        if self.mean_over == 'senders' and not self.overwrites:
+            raise TypeError(
+                f"Gather({self.compressor!r}, mean_over='senders') counts the workers that sent an "
+                'entry, so it needs a compressor that keeps entries, such as TopK or TopK >> QSGD.'
+            )
 
     @property
     def random(self) -> bool:
@@ -64,7 +85,7 @@ class Gather(Reducer):
         return self.compressor.selects or self.compressor.sparse
 
     def contractive(self, like: Like) -> Gather:
-        return Gather(self.compressor.contractive(like))
+        return dataclasses.replace(self, compressor=self.compressor.contractive(like))
 
     def adds(self, like: Like) -> bool:
         return self.compressor.adds(like)
@@ -83,10 +104,16 @@ class Gather(Reducer):
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
-            everyones = collectives.gather(to_buffer(payloads), axis_name)
             theirs = jax.vmap(_fold_in, (None, 0), 1)(jnp.stack(keys), workers)
-            means = self.means(everyones, likes, self._each(theirs))
+            means = self.means_of(self._gathered(payloads, axis_name), likes, self._each(theirs))
         return [Reduced(*columns) for columns in zip(means, sents, losts, states, strict=True)]
+
+    def _gathered(self, payloads: list[Payload], axis_name: AxisName) -> list[Payload]:
+        """Returns the payloads of all workers, stacked; in one buffer where they are sent."""
+        if axes.simulated_axes(axis_name) == axes.names_of(axis_name):
+            return jax.tree.map(lambda a: collectives.gather(a, axis_name), payloads)
+        buffers = collectives.gather(to_buffer(payloads), axis_name)
+        return from_buffer(buffers, jax.eval_shape(lambda: payloads))
 
     def _each(self, keys: Key) -> list[Key]:
         """Returns the key of every array."""
@@ -133,11 +160,33 @@ class Gather(Reducer):
           keys: the keys of all workers for each array, key[workers].
         """
 
+        shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
+        return self.means_of(from_buffer(buffers, shapes), likes, keys)
+
+    def means_of(self, payloads: list[Payload], likes: list[Like], keys: list[Key]) -> list[Array]:
+        """Returns the same from the payloads of all workers for each array."""
+
         def mean(like: Like, payloads: Payload, keys: Key) -> Array:
+            if self.mean_over == 'senders':
+                return _mean_over_senders(self.compressor, payloads, like, keys)
             return self.compressor.decode_mean(payloads, like, keys)
 
-        shapes = jax.eval_shape(self.payloads, likes, [key[0] for key in keys])
-        return each(mean, likes, *self._together, from_buffer(buffers, shapes), keys)
+        return each(mean, likes, *self._together, payloads, keys)
+
+
+def _mean_over_senders(compressor: Compressor, payloads: Payload, like: Like, keys: Key) -> Array:
+    """The sum of all workers' entries, each over the number of workers that sent it."""
+
+    def add(worker: Array | int, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        total, senders = sums
+        payload = jax.tree.map(lambda a: a[worker], payloads)
+        decoded = compressor.decode(payload, like, keys[worker])
+        return total + decoded, senders + (decoded != 0).astype(jnp.int32)
+
+    nothing = jnp.zeros(like.shape, like.dtype), jnp.zeros(like.shape, jnp.int32)
+    first, workers = add(0, nothing), keys.shape[0]
+    total, senders = add_in_turn(lambda i, sums: add(i + 1, sums), first, workers - 1)
+    return total / jnp.maximum(senders, 1).astype(total.dtype)
 
 
 def _fold_in(keys: Key, worker: Array) -> Key:

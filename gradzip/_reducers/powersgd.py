@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from gradzip import _checks as checks, _collectives as collectives
-from gradzip._base import Array, AxisName, Key, Like, Reduced, Reducer, State, widest
+from gradzip._base import (
+    Array,
+    AxisName,
+    Key,
+    Like,
+    Reduced,
+    Reducer,
+    State,
+    like_of,
+)
 from gradzip._kernels.low_rank import expand, project, project_rows
 from gradzip._kernels.parts import entries
+from gradzip._reducers.low_rank import gaussian, matrix, matrix_shape, next_basis, orthonormal
 
 FIRST_BASIS = 0  # any constant: the first Q must be the same on every worker, and full rank
+LAST_COUNT = (1 << 31) - 2  # one more must not overflow
+
+
+class Refreshed(NamedTuple):
+    """The state of one leaf under `PowerSGD(refresh=...)`."""
+
+    count: Array  # i32[], the number of steps taken
+    basis: Array  # Q of the step before: f[columns, rank]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +48,24 @@ class PowerSGD(Reducer):
     but the columns of Q that are not finite are replaced by those of the step before, so that the
     next finite gradient is exchanged correctly.
 
+    A direction that the basis does not contain is never sent, as long as no gradient turns the
+    basis: there are losses on which the memory then grows without bound (arXiv 2509.11254). With
+    `refresh=100`, every hundredth step starts from a new Gaussian matrix, which contains a part of
+    every direction. (The paper takes singular vectors, which need the whole matrix on one worker.)
+
     Args:
       rank: the number of columns of P and Q, at least 1.
       min_rate: the least factor by which the factors must have fewer entries than the leaf, at
         least 1.
+      refresh: the number of steps between two new bases, at least 1; None for never.
 
     Bytes: two all-reduces in all. The first carries 4 rank rows bytes for each float32 matrix and
       4 n bytes for each leaf of n entries that is averaged exactly; the second carries 4 rank
       columns bytes for each matrix. Neither depends on the number of workers.
 
     Raises:
-      ValueError: rank or min_rate below 1.
-      TypeError: rank is not an integer, or min_rate is not a number.
+      ValueError: rank, min_rate or refresh below 1.
+      TypeError: rank or refresh is not an integer, or min_rate is not a number.
 
     Example:
       >>> import jax, jax.numpy as jnp, gradzip as gz
@@ -50,15 +73,19 @@ class PowerSGD(Reducer):
       >>> gz.payload_bytes(gz.PowerSGD(rank=2), params)  # of 8320
       896
 
-    Reference: Vogels, Karimireddy, Jaggi, arXiv 1905.13727, algorithms 1 and 2.
+    Reference: Vogels, Karimireddy, Jaggi, arXiv 1905.13727, algorithms 1 and 2; arXiv 2509.11254
+    (the counterexample, and a refresh).
     """
 
     rank: int
     _: dataclasses.KW_ONLY
     min_rate: float = 2.0
+    refresh: int | None = None
 
     def __post_init__(self) -> None:
         checks.integer('PowerSGD', 'rank', self.rank, 1)
+        if self.refresh is not None:
+            checks.integer('PowerSGD', 'refresh', self.refresh, 1)
         if not checks.real('PowerSGD', 'min_rate', self.min_rate) >= 1:  # NaN fails too
             raise ValueError(
                 f'PowerSGD(min_rate=...) must be at least 1; got {self.min_rate!r}. Below 1 the '
@@ -68,28 +95,43 @@ class PowerSGD(Reducer):
     def init(self, like: Like) -> State:
         if not self._pays(like):
             return ()
-        shape = (_matrix_shape(like)[1], self.rank)
-        return jax.random.normal(jax.random.key(FIRST_BASIS), shape, like.dtype)
+        basis = gaussian(like, self.rank, FIRST_BASIS)
+        return basis if self.refresh is None else Refreshed(jnp.zeros([], jnp.int32), basis)
 
     def _pays(self, like: Like | Array) -> bool:
         if like.ndim < 2:
             return False
-        rows, columns = _matrix_shape(like)
+        rows, columns = matrix_shape(like)
         return 0 < self.min_rate * self.rank * (rows + columns) <= rows * columns
 
     def reduce(
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
     ) -> list[Reduced]:
         del keys
+        bases = [self._basis(x, state) for x, state in zip(xs, states, strict=True)]
+        found = self._reduce(xs, bases, axis_name)
+        return [r._replace(state=_with(s, r.state)) for r, s in zip(found, states, strict=True)]
+
+    def _basis(self, x: Array, state: State) -> Array | tuple[()]:
+        """Returns the basis for this step."""
+        if self.refresh is None or not isinstance(state, Refreshed):
+            return state
+        turn = state.count // self.refresh
+        new = gaussian(like_of(x), self.rank, FIRST_BASIS + turn)
+        return jnp.where(state.count % self.refresh == 0, new, state.basis)
+
+    def _reduce(
+        self, xs: list[Array], states: list[Any], axis_name: AxisName | None
+    ) -> list[Reduced]:
         exact = [i for i, x in enumerate(xs) if not self._pays(x)]
         groups = _same_shapes({i: x for i, x in enumerate(xs) if self._pays(x)})
-        matrices = {i: _matrix(x) for i, x in enumerate(xs) if self._pays(x)}
+        matrices = {i: matrix(x) for i, x in enumerate(xs) if self._pays(x)}
         products = [
             jnp.stack([project(matrices[i], states[i].astype(matrices[i].dtype)) for i in group])
             for group in groups
         ]
         means = collectives.mean_together(products + [xs[i] for i in exact], axis_name)
-        bases = [entries(_orthonormal(p)) for p in means[: len(groups)]]
+        bases = [entries(orthonormal(p)) for p in means[: len(groups)]]
         mine = [
             jnp.stack([project_rows(matrices[i], p) for i, p in zip(group, each, strict=True)])
             for group, each in zip(groups, bases, strict=True)
@@ -105,42 +147,20 @@ class PowerSGD(Reducer):
                 mean, sent = (
                     expand(p, q_).reshape(xs[i].shape).astype(xs[i].dtype) for q_ in (q, q_mine)
                 )
-                out[i] = Reduced(mean, sent, xs[i] - sent, _next_basis(q.T, states[i]))
+                out[i] = Reduced(mean, sent, xs[i] - sent, next_basis(q.T, states[i]))
         return [out[i] for i in range(len(xs))]
 
 
-def _matrix_shape(like: Like | Array) -> tuple[int, int]:
-    """Returns the rows and columns of the split of the axes for which their sum is least."""
-    splits = range(1, like.ndim)
-    shapes = [(math.prod(like.shape[:k]), math.prod(like.shape[k:])) for k in splits]
-    return min(shapes, key=sum)
-
-
-def _matrix(x: Array) -> Array:
-    """Returns x as a matrix in at least float32, because QR does not exist in 16 bits."""
-    return x.reshape(_matrix_shape(x)).astype(widest(jnp.float32, x.dtype))
+def _with(state: State, basis: Array) -> State:
+    """Returns the state of the next step."""
+    if not isinstance(state, Refreshed):
+        return basis
+    return Refreshed(jnp.minimum(state.count, LAST_COUNT) + 1, basis)
 
 
 def _same_shapes(xs: dict[int, Array]) -> list[list[int]]:
     """Groups the keys of the arrays by the shape and dtype of their matrices."""
     groups: dict[tuple, list[int]] = {}
     for i, x in xs.items():
-        groups.setdefault((_matrix_shape(x), x.dtype), []).append(i)
+        groups.setdefault((matrix_shape(x), x.dtype), []).append(i)
     return list(groups.values())
-
-
-def _orthonormal(p: Array) -> Array:
-    """Returns orthonormal columns whose span contains that of p's columns: f[..., rows, rank].
-
-    Householder reflections find them for every finite matrix. Columns are first scaled to a largest
-    magnitude of 1, which does not change Q, because squares of huge entries would overflow and
-    those of tiny entries vanish.
-    """
-    largest = jnp.max(jnp.abs(p), axis=-2, keepdims=True)
-    return jnp.linalg.qr(p / jnp.where(largest == 0, 1, largest))[0]
-
-
-def _next_basis(new: Array, old: Array) -> Array:
-    """Returns the new columns where they are finite and not zero, else the old ones."""
-    size = jnp.sum(jnp.abs(new), axis=0)
-    return jnp.where((size > 0) & jnp.isfinite(size), new.astype(old.dtype), old)

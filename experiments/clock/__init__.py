@@ -1,0 +1,1 @@
+"""Protocols on a clock: simulated seconds beside predicted ones."""

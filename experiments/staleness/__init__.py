@@ -1,0 +1,1 @@
+"""What late gradients cost: `python -m experiments.staleness`."""
