@@ -35,6 +35,7 @@ def top(x, fraction):
     return np.where(np.abs(x) >= cut, x, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('overhead', 'packet'), [(0.0, None), (70.0, None), (5.0, 600.0)])
 def test_costs_are_counted_on_payloads(overhead, packet):
     xs = [jnp.zeros(20), jnp.zeros(10)]

@@ -252,7 +252,8 @@ def test_another_number_of_workers(workers, tmp_path):
 def training(folder, *, processes=1, devices=8, until=16):
     """One or two processes that train, with checkpoints in a folder. None outlives the block."""
     port = str(free_port())
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default'}
+    quick = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}  # numbers are judged, not programs
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONWARNINGS': 'default', **quick}
     numbers = str(processes), str(devices), str(until)
     ranks = [
         subprocess.Popen(

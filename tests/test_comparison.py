@@ -207,6 +207,7 @@ def make(key: jax.Array) -> optax.GradientTransformation:
     return optax.chain(gz.compress(scheme, AXIS, key=key), optax.sgd(0.05))
 
 
+@pytest.mark.slow
 def test_chunks_do_not_show(small: Problem, monkeypatch: pytest.MonkeyPatch):
     """How a run is cut into compiled calls changes nothing; every seed is another run."""
     keys, steps = jax.random.split(jax.random.key(0), 2), []

@@ -59,6 +59,7 @@ def test_the_search_walks_to_the_best_rate(start, tmp_path):
     assert len(trainer.runs) == (3 if start == 0.004 else 6 if start < 0.004 else 7)
 
 
+@pytest.mark.slow
 def test_bits_are_those_of_the_chain():
     """An exchange in every fourth step counts a quarter; float32 counts 32 bits."""
     params = np.zeros((1000, 1000), np.float32)

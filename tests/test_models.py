@@ -26,6 +26,7 @@ def test_a_prediction_depends_on_what_came_before_alone():
     assert np.all(np.any(before[0, 7:] != after[0, 7:], axis=-1))
 
 
+@pytest.mark.slow
 def test_it_starts_with_little_more_than_a_guess_and_learns():
     model, tx = Model(SMALL), optax.sgd(0.3, momentum=0.9)  # Adam is not strict about dtypes
     unseen = text().unseen(32, SMALL)

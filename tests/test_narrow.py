@@ -143,6 +143,7 @@ def test_an_int8_memory_is_sharded_as_its_params():
     assert specs.error.rows['b'] == gz.types.Int8Blocks(P(AXIS), P(AXIS))
 
 
+@pytest.mark.slow
 def test_an_int8_memory_survives_a_checkpoint(tmp_path):
     tx = gz.error_feedback(gz.TopK(0.1), memory_dtype='int8', key=0)
     g = jnp.cos(jnp.arange(300.0))

@@ -241,6 +241,8 @@ def report(rows: list[Row]) -> list[Any]:
 def _order(axis: str, found: dict[str, Any]) -> str:
     """In which order the methods reach the target, and whether it is that of the paper."""
     order = sorted(found, key=lambda method: (found[method] is None, found[method]))
-    same = 'the order' if order == list(METHODS) else 'not the order'
     parts = [f'{m} at {found[m]:,.0f}' if found[m] is not None else f'{m} never' for m in order]
-    return f'{TARGET:g} is reached by {axis}: {", ".join(parts)}; {same} of the paper.'
+    says = f'{TARGET:g} is reached by {axis}: {", ".join(parts)}'
+    if None in found.values():
+        return f'{says}.'
+    return f'{says}; {"the order" if order == list(METHODS) else "not the order"} of the paper.'
