@@ -92,16 +92,17 @@ def report(rows: list[Row]) -> list[Any]:
         [r.rule, f'{r.step_size:.4g}', '-' if r.iterations is None else f'{r.iterations:,}']
         for r in rows
     ]
-    base, reached = rows[0].iterations, [row for row in rows[1:] if row.iterations is not None]
+    base = rows[0].iterations
+    reached = {row.rule: row.iterations for row in rows[1:] if row.iterations is not None}
     if base is None:
         steps = len(rows[0].gaps) - 1
-        parts = [f'{row.rule} after {row.iterations} steps' for row in reached]
+        parts = [f'{rule} after {count} steps' for rule, count in reached.items()]
         says = (
             f'The fixed step does not reach {TARGET:g} in {steps} steps; of the others '
             f'{", ".join(parts) or "none does"}.'
         )
     else:
-        parts = [f'{row.rule} {base / row.iterations:.1f} times sooner' for row in reached]
+        parts = [f'{rule} {base / count:.1f} times sooner' for rule, count in reached.items()]
         says = f'Than with the fixed step, {TARGET:g} is reached: {", ".join(parts) or "by none"}.'
     title = f'A gradient is {SLOW} steps late with probability {PROBABILITY:g}'
     return [tables.table(title, heads, cells), says]
