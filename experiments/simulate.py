@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import gradzip as gz
 from experiments.problems import Problem, loss
+from gradzip._buffer import payload_bits
 
 AXIS = 'worker'
 CHUNK = 1000  # iterations of one compiled call, at most: the progress bar moves
@@ -105,5 +105,4 @@ def message_bits(scheme: gz.Compressor | gz.Reducer, like: jax.ShapeDtypeStruct)
     compressor = scheme.compressor if isinstance(scheme, gz.Gather) else scheme
     if isinstance(compressor, gz.Reducer):  # PowerSGD: its factors are summed, and never padded
         return 8 * gz.payload_bytes(compressor, like)
-    payload = jax.eval_shape(lambda x: compressor.encode(x, jax.random.key(0)), like)
-    return 8 * sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(payload))
+    return payload_bits(compressor, like)

@@ -13,11 +13,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip._base import Array, Like, PyTree
+from gradzip._base import Array, Compressor, Like, PyTree
 from gradzip._kernels.join import join
 from gradzip._kernels.parts import parts
 
 LANES = 128
+
+
+def payload_bits(compressor: Compressor, like: Like) -> int:
+    """Returns the bits of the arrays of one payload, without the padding of a buffer."""
+    payload = jax.eval_shape(lambda x: compressor.encode(x, jax.random.key(0)), like)
+    return 8 * sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(payload))
 
 
 def to_buffer(payloads: PyTree) -> Array:

@@ -19,7 +19,7 @@ from gradzip import (
     _leaves as leaves,
     _validation as validation,
 )
-from gradzip._base import Array, AxisName, KeyLike, PyTree
+from gradzip._base import Array, AxisName, KeyLike, Like, PyTree
 from gradzip._delay_models import Delay
 from gradzip._kernels.ring import replaced
 
@@ -113,7 +113,9 @@ def stale_params(
     ) -> tuple[PyTree, Array]:
         validation.check_state(state, StaleState, made_for)
         axes.check_bound(axis_name)
-        validation.check_updates(params, jax.tree.map(lambda x: x[0], state.past))
+        validation.check_updates(
+            params, jax.tree.map(lambda ring: Like(ring.shape[1:], ring.dtype), state.past)
+        )
         age = ages.age(model, state, axis_name) if delay is None else jnp.asarray(delay, jnp.int32)
         late = version(state.past, params, state.count, age)
         return late if axis_name is None else axes.localize(late, axis_name), state.count - age

@@ -64,11 +64,12 @@ def take_turns(
     validation.check_transformation('take_turns', 'inner', inner)
     checks.integer('take_turns', 'workers', workers, 1)
     inner = optax.with_extra_args_support(inner)
+    made_for = validation.made_for(f'take_turns[{workers}]', None, None)
 
     def init(params: PyTree) -> TakeTurnsState:
         state = inner.init(params)
         rows = jax.tree.map(lambda x: _copies(x, workers), state)
-        return TakeTurnsState(rows, validation.made_for(f'take_turns[{workers}]', None, None))
+        return TakeTurnsState(rows, made_for)
 
     def update(
         updates: PyTree,
@@ -78,8 +79,7 @@ def take_turns(
         worker: Array | int | None = None,
         **extra: Any,
     ) -> tuple[PyTree, TakeTurnsState]:
-        expected = validation.made_for(f'take_turns[{workers}]', None, None)
-        validation.check_state(state, TakeTurnsState, expected)
+        validation.check_state(state, TakeTurnsState, made_for)
         if worker is None:
             raise ValueError(
                 'take_turns needs the number of the worker whose gradient arrives: '
@@ -91,7 +91,7 @@ def take_turns(
         rows = jax.tree.map(lambda x, own: x.at[worker].set(own), state.rows, row)
         known = (worker >= 0) & (worker < workers)
         updates = jax.tree.map(lambda u: jnp.where(known, u, jnp.nan), updates)
-        return updates, TakeTurnsState(rows, expected)
+        return updates, TakeTurnsState(rows, made_for)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -35,7 +35,7 @@ LAYERS = [
     ['axes', 'narrow'],
     ['base'],
     ['quantities'],
-    ['references', 'blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],
+    ['references', 'aligned', 'blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],
     ['groups'],
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -36,8 +36,8 @@ def test_columns_are_orthonormal_whatever_the_matrix(name):
     np.testing.assert_allclose(q @ (q.T @ unit), unit, atol=1e-5)
 
 
-def reduce(xs, states):
-    return gz.PowerSGD(2).reduce(xs, states, [None] * len(xs), None)
+def reduce(xs, states, reducer=gz.PowerSGD(2)):  # noqa: B008 - it is immutable
+    return reducer.reduce(xs, states, [None] * len(xs), None)
 
 
 def test_repeated_steps_find_the_best_approximation():
@@ -135,3 +135,16 @@ def test_a_direction_outside_of_the_basis_is_found_by_a_refresh(refresh, largest
 
     norms = jax.lax.scan(step, state, length=60)[1]
     np.testing.assert_allclose(norms.max(), largest, atol=1)
+
+
+def test_every_refresh_starts_from_another_basis():
+    """Where nothing is exchanged, the basis stays what the step began with."""
+    reducer, x = gz.PowerSGD(2, refresh=3), jnp.zeros((20, 15))
+    state, bases = reducer.init(like_of(x)), []
+    for _ in range(9):
+        [out] = reduce([x], [state], reducer)
+        state = out.state
+        bases.append(np.asarray(state.basis))
+    for start in (0, 3, 6):
+        np.testing.assert_array_equal(bases[start], bases[start + 2])
+    assert np.linalg.matrix_rank(np.concatenate(bases[::3], axis=1)) == 6

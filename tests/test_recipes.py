@@ -40,6 +40,15 @@ def test_the_default_scheme_sends_a_hundred_times_fewer_bits():
     assert 100 < 4_000_000 / sent < 110
 
 
+def newton_schulz(matrix):
+    """Muon's iteration, five steps of which act on each singular value."""
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    s = s / np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return u * s @ vt
+
+
 def test_dion_has_its_momentum_in_the_memory_and_orthonormal_updates():
     """Two steps of one worker, compared with the equations of the paper."""
     rank, mu, rate = 2, 0.75, 0.5
@@ -56,6 +65,8 @@ def test_dion_has_its_momentum_in_the_memory_and_orthonormal_updates():
             updates, state = tx.update(gradient, state, params)
         total = memory + np.asarray(gradient['w'])
         memory = total - (1 - mu) * total
+        moved = -rate * (10 / 6) ** 0.5 * newton_schulz(total)
+        np.testing.assert_allclose(updates['w'], moved, rtol=1e-3, atol=1e-3)
         singular = np.linalg.svd(np.asarray(updates['w']) / (rate * (10 / 6) ** 0.5))[1]
         assert np.all(np.abs(singular[:rank] - 1) < 0.35)  # as Muon's iteration leaves them
         np.testing.assert_allclose(singular[rank:], 0, atol=1e-3)

@@ -117,3 +117,18 @@ def test_what_is_refused():
         theory.measure(least_squares, jnp.zeros(2), (jnp.zeros((2, 3)), jnp.zeros((3, 3))))
     with pytest.raises(TypeError, match=r'points=.*integer'):
         theory.measure(least_squares, jnp.zeros(2), jnp.zeros((2, 3)), points=1.5)  # pyright: ignore[reportArgumentType]
+
+
+def test_constants_of_workers_that_are_found_too_small_grow_until_they_bound_l():
+    """In six steps, power iteration finds less of the L_i than the method of Lanczos finds of L."""
+    rng = np.random.default_rng(0)
+    scales = np.geomspace(1, 0.01, 300)
+    x = jnp.tile(jnp.asarray(rng.normal(size=(40, 300)) * scales), (3, 1, 1))  # L_i = L for all
+
+    def loss(w, x):
+        return jnp.mean((x @ w) ** 2) / 2
+
+    path = [jnp.zeros(300)]
+    found = theory.measure(loss, jnp.ones(300), x, path=path, iterations=6).problem
+    for constant in ('L_mean', 'L_rms', 'L_max', 'L_cov', 'L_e'):
+        assert getattr(found, constant) == pytest.approx(found.L), constant

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gradzip import _quantities as quantities
+from gradzip._aligned import aligned
 from gradzip._plan.model import Cost, Host, crossover
 from gradzip._quantities import duration, speed
 
@@ -98,12 +99,7 @@ class Plan:
         return ranked(self.costs, self.workers, self.entries, bits, late, work, self.host)
 
     def __repr__(self) -> str:
-        cells = [HEADS, *(_cells(row) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            '  '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-            for line in cells
-        ]
+        lines = aligned([HEADS, *(_cells(row) for row in self.rows)], words=1)
         title = (
             f'{self.entries:,} parameters, {self.workers} workers, link: {speed(self.link)}, '
             f'{duration(self.latency)} each way, {duration(self.compute)} of computing a step'

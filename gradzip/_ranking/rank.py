@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from gradzip import _checks as checks, _quantities as quantities, theory
-from gradzip._base import Compressor, Like, PyTree
+from gradzip._base import Compressor, PyTree
+from gradzip._buffer import payload_bits
 from gradzip._compressors.identity import Identity
 from gradzip._delay_models import Constant, Delay
 from gradzip._plan.model import GLOO, RING, Cost
@@ -99,16 +97,10 @@ def rank(
             sent = collectives_of(candidate.exchange(AXIS, 0), likes, {AXIS: problem.n})
             seconds = iterations * (work + Cost(0.0, sent).step(bits, late, host))
         messages = problem.n if candidate.messages is None else candidate.messages
-        size = sum(message_bits(candidate.compressor, like) for like in likes)
+        size = sum(payload_bits(candidate.compressor, like) for like in likes)
         found.append(Choice(candidate, bound, iterations, iterations * messages * size, seconds))
     found.sort(key=lambda choice: getattr(choice, by))
     return Ranking(tuple(found), target, by)
-
-
-def message_bits(scheme: Compressor, like: Like) -> int:
-    """Returns the bits of the arrays of one payload, without the padding of wire buffers."""
-    payload = jax.eval_shape(lambda x: scheme.encode(x, jax.random.key(0)), like)
-    return 8 * sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(payload))
 
 
 def _soonest(

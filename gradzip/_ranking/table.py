@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import optax
 
 from gradzip import theory
+from gradzip._aligned import aligned
 from gradzip._base import AxisName, KeyLike
 from gradzip._quantities import duration
 from gradzip._ranking.candidates import Candidate
@@ -78,15 +79,7 @@ class Ranking:
         return iter(self.choices)
 
     def __repr__(self) -> str:
-        cells = [HEADS, *(_cells(choice) for choice in self.choices)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            '  '.join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in cells
-        ]
+        lines = aligned([HEADS, *(_cells(choice) for choice in self.choices)], words=3)
         title = f'until E |x - x*|^2 is at most {self.target:.4g}, by {self.by}'
         return '\n'.join([title, *lines])
 

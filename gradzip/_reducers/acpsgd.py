@@ -5,15 +5,23 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip import _axes as axes, _collectives as collectives
+from gradzip import _collectives as collectives
 from gradzip._base import Array, AxisName, Key, Like, Reduced, Reducer, State
 from gradzip._kernels.low_rank import expand, project, project_rows
-from gradzip._reducers.low_rank import matrix, matrix_shape, next_basis, orthonormal
-from gradzip._reducers.powersgd import PowerSGD
+from gradzip._reducers.branches import shared_types
+from gradzip._reducers.low_rank import (
+    FIRST_BASIS,
+    check,
+    gaussian,
+    matrix,
+    matrix_shape,
+    next_basis,
+    orthonormal,
+    pays,
+)
 
 
 class Factors(NamedTuple):
@@ -61,18 +69,13 @@ class ACPSGD(Reducer):
     min_rate: float = 2.0
 
     def __post_init__(self) -> None:
-        self._powersgd  # noqa: B018 - it checks the arguments
-
-    @property
-    def _powersgd(self) -> PowerSGD:
-        return PowerSGD(self.rank, min_rate=self.min_rate)
+        check('ACPSGD', self.rank, self.min_rate)
 
     def init(self, like: Like) -> State:
-        basis = self._powersgd.init(like)
-        if not isinstance(basis, jax.Array):
+        if not pays(like, self.rank, self.min_rate):
             return ()
-        rows, _ = matrix_shape(like)
-        return Factors(jnp.zeros([], jnp.int32), jnp.zeros((rows, self.rank), like.dtype), basis)
+        p = jnp.zeros((matrix_shape(like)[0], self.rank), like.dtype)
+        return Factors(jnp.zeros([], jnp.int32), p, gaussian(like, self.rank, FIRST_BASIS))
 
     def reduce(
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
@@ -84,7 +87,7 @@ class ACPSGD(Reducer):
         def branch(send_p: bool) -> Any:
             def run(xs: list[Array], states: list[State]) -> list[Reduced]:
                 found = self._send(send_p, xs, states, axis_name)
-                return [_vary(reduced, x) for reduced, x in zip(found, xs, strict=True)]
+                return [shared_types(x, r, r.state) for x, r in zip(xs, found, strict=True)]
 
             return run
 
@@ -120,9 +123,3 @@ class ACPSGD(Reducer):
 
 def _basis(factor: Array, m: Array) -> Array:
     return orthonormal(factor.astype(m.dtype))
-
-
-def _vary(reduced: Reduced, x: Array) -> Reduced:
-    """Returns it in the types that both branches share."""
-    sent, lost = axes.vary_like((reduced.sent, reduced.lost), (x, x))
-    return reduced._replace(sent=sent, lost=lost)

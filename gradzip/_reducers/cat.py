@@ -6,14 +6,15 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip import _axes as axes, _checks as checks, _collectives as collectives
+from gradzip import _checks as checks, _collectives as collectives
 from gradzip._base import Array, AxisName, Key, Like, Reduced, Reducer, State, like_of
+from gradzip._buffer import payload_bits
 from gradzip._compressors.topk import TopK, kept
 from gradzip._kernels.selection import top_k
+from gradzip._reducers.branches import shared_types
 from gradzip._reducers.gather import Gather
 
 
@@ -99,7 +100,7 @@ class CAT(Reducer):
         def branch(fraction: float) -> Callable:
             def run(xs: list[Array], keys: list[Key]) -> list[Reduced]:
                 found = Gather(TopK(fraction)).reduce(xs, [()] * len(xs), keys, axis_name)
-                return [_as(x, reduced) for x, reduced in zip(xs, found, strict=True)]
+                return [shared_types(x, r, ()) for x, r in zip(xs, found, strict=True)]
 
             return run
 
@@ -124,15 +125,7 @@ class CAT(Reducer):
 
     def _cost(self, xs: list[Array], fraction: float) -> float:
         """Returns what a message of all arrays costs, in bits."""
-        likes, key = [like_of(x) for x in xs], jax.random.key(0)
-        payloads = jax.eval_shape(lambda xs: [TopK(fraction).encode(x, key) for x in xs], likes)
-        bits = 8 * sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(payloads))
+        bits = sum(payload_bits(TopK(fraction), like_of(x)) for x in xs)
         if self.packet is not None:
             bits = self.packet * math.ceil(bits / self.packet)
         return max(1.0, self.overhead + bits)
-
-
-def _as(x: Array, reduced: Reduced) -> Reduced:
-    """Returns what was reduced in the types that all branches of the switch share."""
-    sent, lost = axes.vary_like((reduced.sent, reduced.lost), (x, x))
-    return Reduced(reduced.mean, sent, lost, ())

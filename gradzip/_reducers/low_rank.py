@@ -7,7 +7,28 @@ import math
 import jax
 import jax.numpy as jnp
 
+from gradzip import _checks as checks
 from gradzip._base import Array, Like, widest
+
+FIRST_BASIS = 0  # any constant: the first Q must be the same on every worker, and full rank
+
+
+def check(owner: str, rank: int, min_rate: float) -> None:
+    """Raises unless rank is an integer and min_rate a number, both at least 1."""
+    checks.integer(owner, 'rank', rank, 1)
+    if not checks.real(owner, 'min_rate', min_rate) >= 1:  # NaN fails too
+        raise ValueError(
+            f'{owner}(min_rate=...) must be at least 1; got {min_rate!r}. Below 1 the factors '
+            'would be larger than the leaf.'
+        )
+
+
+def pays(like: Like | Array, rank: int, min_rate: float) -> bool:
+    """Returns whether both factors of a leaf have `min_rate` times fewer entries than it has."""
+    if like.ndim < 2:
+        return False
+    rows, columns = matrix_shape(like)
+    return 0 < min_rate * rank * (rows + columns) <= rows * columns
 
 
 def matrix_shape(like: Like | Array) -> tuple[int, int]:

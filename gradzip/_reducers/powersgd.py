@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import optax
 
 from gradzip import _checks as checks, _collectives as collectives
 from gradzip._base import (
@@ -20,10 +21,16 @@ from gradzip._base import (
 )
 from gradzip._kernels.low_rank import expand, project, project_rows
 from gradzip._kernels.parts import entries
-from gradzip._reducers.low_rank import gaussian, matrix, matrix_shape, next_basis, orthonormal
-
-FIRST_BASIS = 0  # any constant: the first Q must be the same on every worker, and full rank
-LAST_COUNT = (1 << 31) - 2  # one more must not overflow
+from gradzip._reducers.low_rank import (
+    FIRST_BASIS,
+    check,
+    gaussian,
+    matrix,
+    matrix_shape,
+    next_basis,
+    orthonormal,
+    pays,
+)
 
 
 class Refreshed(NamedTuple):
@@ -83,14 +90,9 @@ class PowerSGD(Reducer):
     refresh: int | None = None
 
     def __post_init__(self) -> None:
-        checks.integer('PowerSGD', 'rank', self.rank, 1)
+        check('PowerSGD', self.rank, self.min_rate)
         if self.refresh is not None:
             checks.integer('PowerSGD', 'refresh', self.refresh, 1)
-        if not checks.real('PowerSGD', 'min_rate', self.min_rate) >= 1:  # NaN fails too
-            raise ValueError(
-                f'PowerSGD(min_rate=...) must be at least 1; got {self.min_rate!r}. Below 1 the '
-                'factors would be larger than the leaf.'
-            )
 
     def init(self, like: Like) -> State:
         if not self._pays(like):
@@ -99,10 +101,7 @@ class PowerSGD(Reducer):
         return basis if self.refresh is None else Refreshed(jnp.zeros([], jnp.int32), basis)
 
     def _pays(self, like: Like | Array) -> bool:
-        if like.ndim < 2:
-            return False
-        rows, columns = matrix_shape(like)
-        return 0 < self.min_rate * self.rank * (rows + columns) <= rows * columns
+        return pays(like, self.rank, self.min_rate)
 
     def reduce(
         self, xs: list[Array], states: list[State], keys: list[Key], axis_name: AxisName | None
@@ -155,7 +154,7 @@ def _with(state: State, basis: Array) -> State:
     """Returns the state of the next step."""
     if not isinstance(state, Refreshed):
         return basis
-    return Refreshed(jnp.minimum(state.count, LAST_COUNT) + 1, basis)
+    return Refreshed(jnp.asarray(optax.safe_increment(state.count)), basis)
 
 
 def _same_shapes(xs: dict[int, Array]) -> list[list[int]]:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip import _axes as axes, _checks as checks
+from gradzip import _checks as checks
 from gradzip._base import Array, AxisName, Compressor, Key, Like, Reduced, Reducer, State
+from gradzip._reducers.branches import shared_types
 from gradzip._reducers.default import reducer_of
 
 LAST_STEP = (1 << 31) - 2  # an int32 counts the steps, and one more must not overflow
@@ -109,7 +110,10 @@ class Schedule(Reducer):
         def branch(i: int) -> Callable:
             def run(xs: list[Array], owns: list[tuple], keys: list[Key]) -> list[Reduced]:
                 out = self.schemes[i].reduce(xs, [own[i] for own in owns], keys, axis_name)
-                return [_with_all_states(*args, i) for args in zip(xs, out, owns, strict=True)]
+                return [
+                    shared_types(x, reduced, (*own[:i], reduced.state, *own[i + 1 :]))
+                    for x, reduced, own in zip(xs, out, owns, strict=True)
+                ]
 
             return run
 
@@ -126,9 +130,3 @@ def _reducer(scheme: Any) -> Reducer:
             f'{scheme!r}. For a choice by leaf, use a function from a leaf to a Schedule.'
         )
     return reducer_of(scheme)
-
-
-def _with_all_states(x: Array, reduced: Reduced, own: tuple, i: int) -> Reduced:
-    """Returns what scheme i reduced, in the types that all branches of the switch share."""
-    sent, lost = axes.vary_like((reduced.sent, reduced.lost), (x, x))
-    return Reduced(reduced.mean, sent, lost, (*own[:i], reduced.state, *own[i + 1 :]))

@@ -6,10 +6,10 @@ import dataclasses
 from typing import NamedTuple
 
 from gradzip import _quantities as quantities
+from gradzip._aligned import aligned
 from gradzip.clock._protocols import Protocol
 
 HEADS = ('protocol', 'scheme', 'time', 'steps', 'a step', 'longest delay', 'busy')
-NAMES = 2  # columns of words
 
 
 class RankRow(NamedTuple):
@@ -49,18 +49,12 @@ class Ranking:
         return self.rows[0]
 
     def __repr__(self) -> str:
-        cells = [HEADS, *(_cells(row) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        sides = [str.ljust] * NAMES + [str.rjust] * (len(HEADS) - NAMES)
-        return '\n'.join(
-            '  '.join(side(x, n) for side, x, n in zip(sides, line, widths, strict=True))
-            for line in cells
-        )
+        return '\n'.join(aligned([HEADS, *(_cells(row) for row in self.rows)], words=2))
 
 
 def _cells(row: RankRow) -> tuple[str, ...]:
     return (
         str(row.protocol), row.scheme, quantities.duration(row.seconds), f'{row.steps:,}',
-        quantities.duration(row.seconds_a_step), f'{row.longest_delay:,}', f'{row.busy:.0%}'
-        .replace('%', ' %'),
+        quantities.duration(row.seconds_a_step), f'{row.longest_delay:,}',
+        f'{100 * row.busy:.0f} %',
     )  # fmt: skip

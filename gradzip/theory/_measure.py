@@ -144,8 +144,11 @@ def measure(
     mean_curvature = 2 * F0 / V0 if V0 > 0 else high  # between mu and L
     high = max(high, mean_curvature)
     found = min(low, mean_curvature) if low > FLAT * high else 0.0
-    each = each * _scale(on, each, high)
     sigma, cov, wide, exact = graph_constants(on, each)
+    # The L_i bound L in several ways on paper. Where they do not, all of them are too small.
+    at_most = each.mean(), cov, wide, sigma * each.max() / n
+    scale = max(1.0, *(high / bound for bound in at_most))
+    each, cov, wide = each * scale, cov * scale, wide * scale
     last = np.asarray(gradients(xs[-1], batches), np.float64)
     strong = min(found if mu is None else mu, high, mean_curvature)
     problem = Problem(
@@ -179,10 +182,3 @@ def _how(constant: bool, eigenvalue: bool, given: bool, points: int, found: bool
         **dict.fromkeys(('L_cov', 'L_e'), f'{steep}; {graph}'),
         **dict.fromkeys(('G', 'V0', 'F0'), end),
     }
-
-
-def _scale(supports: np.ndarray, each: np.ndarray, L: float) -> float:
-    """Returns by how much the L_i must grow so that they bound L, as they do on paper."""
-    sigma, cov, wide, _ = graph_constants(supports, each)
-    bounds = (each.mean(), cov, wide, sigma * each.max() / len(each))
-    return max(1.0, *(L / bound for bound in bounds))
