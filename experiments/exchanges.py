@@ -26,12 +26,17 @@ SCHEMES: dict[str, gz.Compressor | gz.Reducer] = {
 # A memory that holds back most of a gradient acts as momentum. Adam has none behind these schemes,
 # as in `gz.compressed_adam`.
 MEMORY_IS_MOMENTUM = [name for name in SCHEMES if name.startswith(('TopK', 'sign'))]
+# In training only: the workers exchange what so many steps of their own add up to.
+LOCAL_STEPS = 4
+LOCAL = f'{LOCAL_STEPS} local steps, TopK 1.3 % >> sign'
+LOCAL_SCHEME = gz.TopK(0.013) >> gz.ScaledSign()
+PERIODS = {LOCAL: LOCAL_STEPS}  # one step of so many exchanges something
 COLORS = dict(
     zip(
-        [EXACT, *SCHEMES],
+        [EXACT, *SCHEMES, LOCAL],
         (
             figures.GREY, figures.ORANGE, figures.VERMILION, figures.PINK, figures.WINE,
-            figures.SKY, figures.BLUE, figures.GREEN, figures.INDIGO,
+            figures.SKY, figures.BLUE, figures.GREEN, figures.INDIGO, 'black',
         ),
         strict=True,
     )
@@ -45,13 +50,38 @@ def exchange(name: str) -> optax.GradientTransformation:
     return gz.error_feedback(SCHEMES[name], AXIS, key=0)
 
 
-def chosen(only: list[str] | None) -> list[str]:
+def local_adam(
+    rate: optax.ScalarOrSchedule, scheme: gz.types.Scheme, axis: str, steps: int
+) -> optax.GradientTransformation:
+    """Local steps of Adam without momentum, a compressed exchange, and another Adam outside.
+
+    Args:
+      rate: of the workers' steps. Each outer step moves an entry as far as `2 * steps` of these.
+      scheme: what the workers exchange, with a memory.
+      axis: of the workers.
+      steps: between two exchanges.
+    """
+    at = rate if callable(rate) else lambda count: rate
+    return gz.local_steps(
+        optax.adam(rate, b1=0.0, b2=0.99),
+        gz.error_feedback(scheme, axis),
+        optax.adam(lambda count: 2 * steps * at(steps * (count + 1)), b1=0.0, b2=0.95),
+        axis,
+        sync_every=steps,
+    )
+
+
+def chosen(only: list[str] | None, *others: str) -> list[str]:
     """The exact mean, with which all others are compared, and those asked for, or all.
+
+    Args:
+      only: the names that were asked for; None for all.
+      others: names beside those of the schemes.
 
     Raises:
       ValueError: an unknown name.
     """
-    known = [EXACT, *SCHEMES]
+    known = [EXACT, *SCHEMES, *others]
     unknown = [name for name in only or () if name not in known]
     if unknown:
         raise ValueError(f'--scheme: {unknown} unknown. Choose from {known}.')

@@ -109,7 +109,7 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     **dict.fromkeys(('late', 'reused', 'rare', 'delayed'), 'staleness/staleness.txt'),
     'thousand': 'thousand_workers/thousand_workers.txt',
     'network': 'network/table_2.txt',
-    'training': 'network/training_2.txt',
+    **dict.fromkeys(('training', 'utilisation'), 'network/training_2.txt'),
     'plan': 'plan/plan.txt',
     'predicted': 'network/table_2.txt',
 }

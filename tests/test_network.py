@@ -11,7 +11,7 @@ import time
 import pytest
 
 from experiments.models import Size
-from experiments.network import links, predictions, report, workloads
+from experiments.network import links, predictions, report, utilisation, workloads
 from experiments.network.__main__ import links_of
 from experiments.network.measure import Row, Trained, _slowest
 from gradzip._plan.model import Cost, Host, crossover
@@ -194,3 +194,13 @@ def test_time_to_the_loss_is_steps_times_the_time_of_a_step():
     cells = [list(column.cells) for column in report.training_table(rows, never).columns]
     assert cells[2] == ['20', '> 80']
     assert cells[-1][1] == '-'
+
+
+def test_time_that_is_spent_on_gradients():
+    """Of steps of 10 s with 1 s of computing, 8 local steps make 8 s of 7 + 10."""
+    rows = [Row(2, links.Link('10 Mbit/s', 1e7), name, 0, [s]) for name, s in
+            (('exact mean', 10.0), ('TopK 4 % >> sign', 2.0))]  # fmt: skip
+    share, limit = utilisation.findings(rows, 1.0)
+    assert 'exact mean 10.00%, exact mean after 8 local steps, computed 47.06%' in share
+    assert share.endswith('TopK 4 % >> sign 50.00%.')
+    assert limit.endswith('10 Mbit/s 10.')

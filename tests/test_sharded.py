@@ -114,6 +114,9 @@ BOTH = (AXIS, 'model')
 SAME = {
     'topk': chain(),
     'powersgd, ef21': chain(gz.PowerSGD(1, min_rate=1), gz.ef21),
+    'acpsgd, senders': chain(
+        lambda p: gz.ACPSGD(1, min_rate=1) if p.ndim > 1 else gz.Gather(TOP, mean_over='senders')
+    ),
     'every': gz.every(chain(), 2, AXIS),
     'delay': optax.chain(gz.delay(2, AXIS), chain()),
     'sign, exact for vectors': chain(lambda p: gz.ScaledSign() if p.ndim > 1 else gz.Identity()),

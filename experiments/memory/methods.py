@@ -12,6 +12,7 @@ import optax
 
 import gradzip as gz
 from experiments import figures
+from experiments.exchanges import LOCAL, LOCAL_SCHEME, LOCAL_STEPS, local_adam
 
 AXIS = 'worker'
 WARM_UP = 20  # steps over which the rate grows from zero
@@ -94,13 +95,7 @@ def sparse_loco(mean_over: Literal['workers', 'senders']) -> Callable[[Rate], An
 
 def local(scheme: gz.Compressor, steps: int) -> Callable[[Rate], Any]:
     """Local steps of Adam without momentum, a compressed exchange, and another Adam outside."""
-    return lambda rate: gz.local_steps(
-        optax.adam(rate, b1=0.0, b2=0.99),
-        gz.error_feedback(scheme, AXIS),
-        optax.adam(0.016, b1=0.0, b2=0.95),
-        AXIS,
-        sync_every=steps,
-    )
+    return lambda rate: local_adam(rate, scheme, AXIS, steps)
 
 
 METHODS = [
@@ -134,10 +129,10 @@ METHODS = [
         style={'color': figures.INDIGO},
     ),
     Method(
-        '4 local steps, TopK 1.3 % >> sign',
-        local(gz.TopK(0.013) >> gz.ScaledSign(), 4),
+        LOCAL,
+        local(LOCAL_SCHEME, LOCAL_STEPS),
         factor=0.5,
-        sync_every=4,
+        sync_every=LOCAL_STEPS,
         style={'color': figures.GREEN},
     ),
     Method(

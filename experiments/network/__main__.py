@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from experiments import figures, tables
-from experiments.exchanges import EXACT, SCHEMES, chosen
+from experiments.exchanges import EXACT, LOCAL, SCHEMES, chosen
 from experiments.models import Size
-from experiments.network import measure, predictions, report
+from experiments.network import measure, predictions, report, utilisation
 from experiments.network.links import Link, Network, NetworkError
 from experiments.network.measure import UNLIMITED, Row
 from experiments.network.workers import WorkerDied, Workers, terminable_network, workers_on
@@ -46,7 +46,7 @@ class Choice(NamedTuple):
     """What is measured, and how long."""
 
     links: list[Link]
-    schemes: list[str]  # the exact mean first
+    schemes: list[str]  # the exact mean first; local steps count in training alone
     rounds: int
     rows: int  # of the matrix
     size: Size  # of the transformer
@@ -65,7 +65,7 @@ def main(
     ] = DELAYS,
     only: Annotated[
         list[str] | None,
-        typer.Option('--scheme', metavar='NAME', help=f'Repeat for several: {list(SCHEMES)}.'),
+        typer.Option('--scheme', metavar='NAME', help=f'Repeat for several: {[*SCHEMES, LOCAL]}.'),
     ] = None,
     part: Annotated[
         list[Part] | None, typer.Option(help='Repeat for both, which is the default.')
@@ -92,7 +92,7 @@ def main(
     try:
         choice = Choice(
             links=links_of(QUICK_SPEEDS if quick else speeds, '0' if quick else delays),
-            schemes=chosen(QUICK_SCHEMES if quick and only is None else only),
+            schemes=chosen(QUICK_SCHEMES if quick and only is None else only, LOCAL),
             rounds=1 if quick else ROUNDS,
             rows=QUICK_ROWS if quick else ROWS,
             size=QUICK_SIZE if quick else Size(),
@@ -117,6 +117,7 @@ def main(
 def gradient_part(made: Network, choice: Choice, out: Path, console: Console) -> None:
     """Step times of every scheme on every link, and what the cost model said."""
     words, name = {'rows': choice.rows}, f'{len(made.names)}'
+    choice = choice._replace(schemes=[s for s in choice.schemes if s != LOCAL])
     with workers_on(made, words) as workers:
         rows, model = _step_times(workers, choice, words, console)
     predicted = predictions.predict(model, rows)
@@ -149,6 +150,9 @@ def training_part(made: Network, choice: Choice, out: Path, console: Console) ->
 
     tables.write_csv(out / f'training_{name}.csv', map(line, rows))
     figures.save(report.training_figure(rows, ways), out / f'training_{name}.png')
+    compute = model.costs[EXACT].offline
+    figures.save(utilisation.figure(rows, compute), out / f'utilisation_{name}.png')
+    said += utilisation.findings(rows, compute)
     tables.write_csv(out / f'training_predicted_{name}.csv', map(predictions.csv_row, predicted))
     said += predictions.findings(model, predicted)
     tables.show(console, out / f'training_{name}.txt', report.training_table(rows, ways), *said)
@@ -158,7 +162,8 @@ def _step_times(
     workers: Workers, choice: Choice, words: dict, console: Console
 ) -> tuple[list[Row], predictions.Model]:
     sizes = measure.sizes(workers, choice.schemes)
-    offline = {scheme: measure.offline(workers, scheme) for scheme in choice.schemes}
+    alike = [scheme for scheme in choice.schemes if scheme != LOCAL]
+    offline = {scheme: measure.offline(workers, scheme) for scheme in alike}
     slower = measure.slower(workers)
     [free] = measure.steps(workers, [UNLIMITED], [EXACT], choice.rounds, sizes)
     rows = []

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 import gradzip as gz
-from experiments.exchanges import AXIS, exchange
+from experiments.exchanges import AXIS
 from experiments.network.workloads import Workload, mesh
 from gradzip._plan.offline import Offline
 
@@ -23,7 +23,7 @@ class Job:
 
     def __init__(self, workload: Workload, scheme: str) -> None:
         self.workload = workload
-        self.tx = optax.chain(exchange(scheme), workload.optimizer(scheme))
+        self.tx = workload.chain(scheme)
         shapes = workload.shapes
         self.specs = jax.P(), gz.state_specs(jax.eval_shape(self.tx.init, shapes))
         mapped = jax.shard_map(
@@ -40,7 +40,7 @@ class Job:
         return params, self.tx.init(params)
 
     def _step(self, params: PyTree, state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
-        grads = self.workload.gradient(gz.localize(params, AXIS), batch)
+        grads = self.workload.gradient(gz.local_params(params, state, AXIS), batch)
         updates, state = self.tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from experiments.exchanges import PERIODS
 from experiments.network.job import PROBES
 from experiments.network.links import Link
 from experiments.network.workers import Workers
@@ -27,8 +28,8 @@ class Row(NamedTuple):
     workers: int
     link: Link
     scheme: str
-    bytes: int  # handed to the collectives by a worker in a step
-    seconds: list[float]  # of steps, all rounds together; the slowest worker's
+    bytes: int  # handed to the collectives by a worker in a step; a mean where few steps exchange
+    seconds: list[float]  # of steps, or means over periods; all rounds; the slowest worker's
 
     @property
     def median(self) -> float:
@@ -97,7 +98,8 @@ def steps(
 
 def sizes(workers: Workers, schemes: list[str]) -> dict[str, int]:
     """Bytes a step of every scheme, read from the compiled programs."""
-    return {s: workers.ask(scheme=s, do='compile')[0]['bytes'] for s in schemes}
+    found = {s: workers.ask(scheme=s, do='compile')[0]['bytes'] for s in schemes}
+    return {scheme: size // PERIODS.get(scheme, 1) for scheme, size in found.items()}
 
 
 def train(workers: Workers, scheme: str, target: float | None, most: int) -> Trained:
@@ -110,13 +112,21 @@ def train(workers: Workers, scheme: str, target: float | None, most: int) -> Tra
 
 
 def _steps(workers: Workers, scheme: str) -> list[float]:
-    """As many steps as the budget allows, the slowest worker's time of each."""
-    warm = _slowest(workers.ask(scheme=scheme, do='run', steps=1))
+    """As many steps as the budget allows, the slowest worker's time of each.
+
+    Where only one step of a period exchanges anything, these are means over whole periods.
+    """
+    period = PERIODS.get(scheme, 1)
+
+    def run(periods: int) -> list[float]:
+        seconds = _slowest(workers.ask(scheme=scheme, do='run', steps=period * periods))
+        return [statistics.mean(seconds[i : i + period]) for i in range(0, len(seconds), period)]
+
+    warm = run(1)
     if warm[0] > BUDGET_SECONDS:
         return warm  # so slow a link that the first step's page faults do not show
-    workers.ask(scheme=scheme, do='run', steps=WARM_UP - 1)
-    count = max(1, min(MOST_STEPS, int(BUDGET_SECONDS / warm[0])))
-    return _slowest(workers.ask(scheme=scheme, do='run', steps=count))
+    run(WARM_UP - 1)
+    return run(max(1, min(MOST_STEPS, int(BUDGET_SECONDS / (period * warm[0])))))
 
 
 def _slowest(answers: list[dict]) -> list[float]:

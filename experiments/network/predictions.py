@@ -48,9 +48,11 @@ def model(
 
 
 def predict(found: Model, rows: list[Row]) -> list[Prediction]:
-    """For every row what the model says."""
+    """For every row what the model says. It knows no local steps, and leaves them out."""
     out = []
     for row in rows:
+        if row.scheme not in found.costs:
+            continue
         cost, bits = found.costs[row.scheme], row.link.bits or math.inf
         out.append(Prediction(row, cost.offline, cost.step(bits, row.link.delay, found.host)))
     return out

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.exchanges import AXIS, MEMORY_IS_MOMENTUM
+from experiments.exchanges import (
+    AXIS,
+    LOCAL,
+    LOCAL_SCHEME,
+    LOCAL_STEPS,
+    MEMORY_IS_MOMENTUM,
+    exchange,
+    local_adam,
+)
 from experiments.models import Model, Size, text
 
 RATE = 1e-3  # of both optimizers; the same for every scheme
@@ -26,7 +34,7 @@ class Workload(NamedTuple):
     start: Callable[[], PyTree]  # the parameters, traced
     gradient: Callable[[PyTree, Any], PyTree]  # this worker's own, on its part of a batch
     batch: Callable[[int], jax.Array]  # of a step: split among the workers
-    optimizer: Callable[[str], optax.GradientTransformation]  # behind the exchange of a scheme
+    chain: Callable[[str], optax.GradientTransformation]  # a scheme's exchange and the optimizer
     loss: Callable[[PyTree, Any], jax.Array] | None = None  # where there is one to follow
     unseen: Callable[[], jax.Array] | None = None  # what it is followed on, split among the workers
 
@@ -48,7 +56,7 @@ def bare_gradient(rows: int, rank: int = 0, workers: int = 1) -> Workload:
         lambda: jnp.zeros((rows, rows)),
         lambda params, own: own[0],
         lambda step: made(),
-        lambda scheme: optax.sgd(RATE),
+        lambda scheme: optax.chain(exchange(scheme), optax.sgd(RATE)),
     )
 
 
@@ -70,9 +78,11 @@ def transformer(size: Size, rank: int = 0, workers: int = 1) -> Workload:
 
 
 def _adam(scheme: str) -> optax.GradientTransformation:
-    if scheme in MEMORY_IS_MOMENTUM:
-        return optax.adam(RATE, b1=0.0, b2=0.99)
-    return optax.adam(RATE)
+    if scheme == LOCAL:
+        return local_adam(RATE / 2, LOCAL_SCHEME, AXIS, LOCAL_STEPS)
+    without = scheme in MEMORY_IS_MOMENTUM
+    adam = optax.adam(RATE, b1=0.0, b2=0.99) if without else optax.adam(RATE)
+    return optax.chain(exchange(scheme), adam)
 
 
 def workload(words: dict, rank: int = 0, workers: int = 1) -> Workload:
