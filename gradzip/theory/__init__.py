@@ -5,6 +5,7 @@ Every theorem is a function of a `Problem` and the constants of a compressor, an
 compact proof stands beside each formula.
 """
 
+from gradzip.theory._absolute import haec as haec
 from gradzip.theory._adaptive import (
     AdaptiveBound as AdaptiveBound,
     delay_adaptive as delay_adaptive,
