@@ -16,6 +16,7 @@ from gradzip.theory._descend import scale_by_theory as scale_by_theory
 from gradzip.theory._descent import gd as gd
 from gradzip.theory._dissimilar import dissimilar as dissimilar
 from gradzip.theory._estimates import diana as diana, ef21 as ef21, marina as marina
+from gradzip.theory._first_step import first_step as first_step
 from gradzip.theory._late import iag as iag, stale_gd as stale_gd
 from gradzip.theory._late_sgd import Target as Target, late_sgd as late_sgd
 from gradzip.theory._measure import Measured as Measured, measure as measure
