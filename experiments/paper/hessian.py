@@ -116,14 +116,15 @@ def quadratic(condition: float) -> np.ndarray:
 
 def distances(method: Method, hessian: np.ndarray, start: np.ndarray, steps: int) -> np.ndarray:
     """|x_k| for k = 0 .. steps."""
-    h, tx = jnp.asarray(hessian), optax.with_extra_args_support(method.make())
+    h = jnp.asarray(hessian)
+    tx = optax.with_extra_args_support(optax.chain(method.make(), optax.sgd(GAMMA)))
 
     @jax.jit
     def run(x: jax.Array) -> jax.Array:
         def body(carry: tuple, _: None) -> tuple:
             x, state = carry
             update, state = tx.update(h @ x, state, x, **method.extra(h))
-            return (x - GAMMA * update, state), jnp.linalg.norm(x)
+            return (optax.apply_updates(x, update), state), jnp.linalg.norm(x)
 
         return jax.lax.scan(body, (x, tx.init(x)), length=steps + 1)[1]
 
@@ -158,10 +159,10 @@ def says(rows: list[dict[str, Any]]) -> str:
             next(r['floor'] for r in rows if r['method'] == name and r['condition'] == end)
             for end in ends
         )
-        parts.append(f'{name} from {low / (GAMMA * EPS):.3g} to {high / (GAMMA * EPS):.3g}')
+        parts.append(f'{name} from {low / (GAMMA * EPS):.3g} to {high / (GAMMA * EPS):,.3g}')
     wrong = [row['method'] for row in rows if row['exceeded']]
     end = f'Bounds were exceeded by {", ".join(wrong)}.' if wrong else 'No bound was exceeded.'
     return (
-        f'From condition {ends[0]:g} to {ends[1]:g}, the distance at which a run stops goes, in '
-        f'units of step times eps: {"; ".join(parts)}. {end}'
+        f'From a condition number of {ends[0]:g} to {ends[1]:,.0f}, the distance at which a run '
+        f'stops goes, in units of step times eps: {"; ".join(parts)}. {end}'
     )

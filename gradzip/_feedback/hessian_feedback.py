@@ -25,13 +25,13 @@ from gradzip import (
     metrics as metrics_lib,
 )
 from gradzip._base import Array, AxisName, KeyLike, PyTree, Scheme, State
-from gradzip._feedback.error_feedback import ErrorFeedbackState, error_feedback
+from gradzip._feedback.error_feedback import error_feedback
 
 
 class HessianFeedbackState(NamedTuple):
     """The state of `hessian_feedback`."""
 
-    feedback: ErrorFeedbackState
+    feedback: PyTree  # the `ErrorFeedbackState`, with the memory
     made_for: PyTree  # a `MadeFor`: the transformation that this state belongs to
 
 
