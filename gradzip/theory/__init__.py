@@ -14,7 +14,7 @@ from gradzip.theory._aggregated import q_iag as q_iag
 from gradzip.theory._bound import Bound as Bound
 from gradzip.theory._descend import scale_by_theory as scale_by_theory
 from gradzip.theory._descent import gd as gd
-from gradzip.theory._dissimilar import dissimilar as dissimilar
+from gradzip.theory._dissimilar import bounded_below as bounded_below, dissimilar as dissimilar
 from gradzip.theory._estimates import diana as diana, ef21 as ef21, marina as marina
 from gradzip.theory._first_step import first_step as first_step
 from gradzip.theory._late import iag as iag, stale_gd as stale_gd
