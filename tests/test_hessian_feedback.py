@@ -169,7 +169,7 @@ def test_no_run_exceeds_its_bound(problem):
     for method in ('mean', 'diagonal', 'own', 'none', 'no memory'):
         w, e = d.start.copy(), np.zeros((n, size))
         out, apart = [], [0.0]
-        for _ in range(200):
+        for _ in range(120):
             out.append(np.linalg.norm(w - d.optimum))
             each = hessians(d, w)
             mean = each.mean(0)

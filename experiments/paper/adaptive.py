@@ -1,8 +1,9 @@
 """How far is a step that needs no constant from the best fixed step, found by search?
 
-Behind every exchange, DoG (`optax.contrib.dog`) takes the steps, and its first step comes from the
-curvature along the first gradient (`gradzip.theory.first_step`). It is compared with the best of a
-grid of fixed steps, which are all run until the target. Nothing is tuned for DoG.
+Behind every exchange, DoG or DoWG (`optax.contrib.dog`, `dowg`) takes the steps. The first one
+comes from the curvature along the first gradient (`gradzip.theory.first_step`). Both are compared
+with the best of a grid of fixed steps, which are all run until the target. Nothing is tuned for
+them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from experiments import data, figures
 from experiments.paper.claim import Claim, Report, Settings, first, gaps_of
 from experiments.problems import Problem, loss, split
 from experiments.simulate import AXIS
-from gradzip import theory
+from gradzip import _empirical as empirical, theory
 
 NAME = 'adaptive'
 ABOUT = 'A step that needs no constant'
@@ -49,6 +50,7 @@ EXCHANGES: dict[str, tuple[Exchange, str]] = {
     ),
 }  # fmt: skip
 MARKERS = ('o', 's', '^')
+RULES = ('DoG', 'DoWG')
 
 
 def measure(settings: Settings, report: Report) -> Claim:
@@ -67,14 +69,12 @@ def measure(settings: Settings, report: Report) -> Claim:
             reached = {s: first(c, TARGET) for s, c in zip(grid, curves, strict=True)}
             counts = {s: count for s, count in reached.items() if count is not None}
             best = min(counts, key=lambda s: counts[s]) if counts else None
-            adaptive = first(_dog(problem, exchange, start, steps, seeds), TARGET)
-            rows.append(
-                {
-                    'data': problem.name, 'exchange': title, 'target': TARGET,
-                    'best_step_times_L': best, 'fixed': None if best is None else counts[best],
-                    'at_1_over_L': reached.get(1.0), 'first_step': start, 'adaptive': adaptive,
-                }
-            )  # fmt: skip
+            row = {'data': problem.name, 'exchange': title, 'target': TARGET, 'first_step': start}
+            row |= {'best_step_times_L': best, 'fixed': None if best is None else counts[best]}
+            for rule in RULES:
+                curve = _adaptive(problem, exchange, rule, start, steps, seeds)
+                row[rule] = first(curve, TARGET)
+            rows.append(row)
     return Claim(rows, draw(rows), says(rows))
 
 
@@ -101,59 +101,60 @@ def _fixed(
     return found.T.reshape(len(grid), seeds, -1).mean(axis=1)
 
 
-def _dog(problem: Problem, exchange: Exchange, start: float, steps: int, seeds: int) -> np.ndarray:
-    """The gaps of DoG, averaged over seeds."""
-
-    def make(key: jax.Array) -> optax.GradientTransformation:
+def _adaptive(
+    problem: Problem, exchange: Exchange, rule: str, start: float, steps: int, seeds: int
+) -> np.ndarray:
+    """The gaps of DoG or DoWG, averaged over seeds."""
+    if rule == 'DoG':
         descent = optax.contrib.dog(init_step=('learning_rate', start), eps=1e-30)
-        return optax.chain(exchange(key), descent)
-
+    else:
+        zero = np.zeros(problem.features)
+        gradient = empirical.gradients(problem.risk, zero[None], zero).mean(axis=0)
+        guess = (start * float(np.linalg.norm(gradient))) ** 2  # the length of the first step
+        descent = optax.contrib.dowg(init_estim_sq_dist=guess, eps=1e-30)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(seeds))
-    return gaps_of(problem, make, keys, steps).mean(axis=1)
+    found = gaps_of(problem, lambda key: optax.chain(exchange(key), descent), keys, steps)
+    return found.mean(axis=1)
 
 
 def draw(rows: list[dict[str, Any]]) -> Any:
-    """Iterations of DoG against those of the best fixed step."""
-    figure, panels = figures.panels(1, 1, (5.6, 4.6))
-    panel, names = panels[0, 0], list(dict.fromkeys(row['data'] for row in rows))
-    marks = dict(zip(names, MARKERS, strict=False))
-    ends = []
-    for row in rows:
-        if row['fixed'] and row['adaptive']:
-            style = {'color': EXCHANGES[row['exchange']][1], 'marker': marks.get(row['data'], 'D')}
-            panel.plot(row['fixed'], row['adaptive'], ls='', alpha=0.9, **style)
-            ends += [row['fixed'], row['adaptive']]
-    if ends:
-        line = np.array([min(ends) / 1.3, max(ends) * 1.3])
-        panel.plot(line, line, color='0.6', linewidth=1, label='equal')
-        panel.plot(line, BAR * line, color='0.6', ls=figures.DASHED, linewidth=1, label='twice')
-        panel.legend()
-    figures.log_log(
-        panel, xlabel='iterations of the best fixed step, by search', ylabel='iterations of DoG',
-        title=f'until {TARGET:g} of the gap',
-    )  # fmt: skip
+    """Iterations of each rule against those of the best fixed step."""
+    figure, panels = figures.panels(1, len(RULES), (4.2, 3.8), sharey=True)
+    marks = dict(zip(dict.fromkeys(row['data'] for row in rows), MARKERS, strict=False))
+    reached = [(row, rule) for row in rows for rule in RULES if row['fixed'] and row[rule]]
+    ends = [count for row, rule in reached for count in (row['fixed'], row[rule])]
+    for panel, rule in zip(panels[0], RULES, strict=True):
+        for row, its in reached:
+            if its == rule:
+                color, mark = EXCHANGES[row['exchange']][1], marks.get(row['data'], 'D')
+                panel.plot(row['fixed'], row[rule], mark, color=color, alpha=0.9)
+        if ends:
+            line = np.array([min(ends) / 1.3, max(ends) * 1.3])
+            panel.plot(line, line, color='0.6', linewidth=1)
+            panel.plot(line, BAR * line, color='0.6', ls=figures.DASHED, linewidth=1)
+        figures.log_log(panel, xlabel='iterations of the best fixed step', title=rule)
+    panels[0, 0].set_ylabel(f'iterations to {TARGET:g} of the gap')
     styles = [(e, {'color': EXCHANGES[e][1]}) for e in dict.fromkeys(r['exchange'] for r in rows)]
     shapes = [(name, {'color': 'k', 'marker': mark, 'ls': ''}) for name, mark in marks.items()]
-    figures.legend(figure, [*styles, *shapes], columns=3)
+    twice = ('twice', {'color': '0.6', 'ls': figures.DASHED})
+    figures.legend(figure, [*styles, *shapes, ('equal', {'color': '0.6'}), twice], columns=4)
     return figure
 
 
 def says(rows: list[dict[str, Any]]) -> str:
     """How many times the iterations of the best fixed step, and where that is above the bar."""
-    ratios = {
-        (row['data'], row['exchange']): row['adaptive'] / max(1, row['fixed'])
-        for row in rows
-        if row['adaptive'] is not None and row['fixed'] is not None
-    }
+    return ' '.join(_says(rule, [row for row in rows if row['fixed']]) for rule in RULES)
+
+
+def _says(rule: str, rows: list[dict[str, Any]]) -> str:
+    ratios = {(row['data'], row['exchange']): row[rule] / row['fixed'] for row in rows if row[rule]}
     if not ratios:
-        return f'Neither reached {TARGET:g} of the gap.'
-    above = {where: ratio for where, ratio in ratios.items() if ratio > BAR}
-    missed = [row for row in rows if row['adaptive'] is None and row['fixed'] is not None]
-    parts = [f'{name} with {e} {ratio:.2f}' for (name, e), ratio in above.items()]
-    parts += [f'{row["data"]} with {row["exchange"]} never' for row in missed]
+        return f'{rule} never reached {TARGET:g} of the gap.'
+    parts = [f'{name} with {e} {ratio:.2f}' for (name, e), ratio in ratios.items() if ratio > BAR]
+    parts += [f'{row["data"]} with {row["exchange"]} never' for row in rows if not row[rule]]
     values = list(ratios.values())
     return (
-        f'Iterations of DoG over those of the best of {len(GRID)} fixed steps, until {TARGET:g} of '
-        f'the gap: {np.median(values):.2f} in the median of {len(values)} settings, from '
+        f'Iterations of {rule} over those of the best of {len(GRID)} fixed steps, until {TARGET:g} '
+        f'of the gap: {np.median(values):.2f} in the median of {len(values)} settings, from '
         f'{min(values):.2f} to {max(values):.2f}. Above {BAR:g}: {", ".join(parts) or "none"}.'
     )
