@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import LinearOperator, cg, eigsh
+from scipy.sparse import linalg as scipy_linalg
 
 from gradzip.theory._problem import Problem
 from gradzip.theory._supports import graph_constants
 
+linalg: Any = scipy_linalg  # what type checkers infer of it is too narrow
+Matrix = Any  # scipy.sparse.csr_matrix, of whose shape they infer None
 CURVATURE = {'logistic': 0.25, 'least_squares': 1.0}  # largest second derivative of the loss
 ACCURACY = 1e-10  # of the optimum: |grad F(x*)| against |grad F| with all labels' slopes one
 _SMALL = 64  # a matrix of so many rows or columns is formed
@@ -27,7 +29,7 @@ class Data(NamedTuple):
     """All rows below one another, and where each worker's begin."""
 
     kind: str
-    x: sp.csr_matrix  # f64[rows of all, features]
+    x: Matrix  # f64[rows of all, features]
     y: np.ndarray  # f64[rows of all]
     weight: np.ndarray  # f64[rows of all], 1 / (n rows of its worker)
     starts: np.ndarray  # i64[workers + 1]
@@ -50,12 +52,13 @@ def measure_sparse(
       ValueError: as `advice.measure`; weights are given.
     """
     _check(kind, xs, ys, lam, weight, start, split)
-    rows = [sp.csr_matrix(x, dtype=np.float64) for x in xs]
+    rows: list[Matrix] = [sp.csr_matrix(x, dtype=np.float64) for x in xs]
     counts = np.array([x.shape[0] for x in rows])
     weights = np.repeat(1 / (len(rows) * counts), counts)
     starts = np.concatenate([[0], np.cumsum(counts)])
     y = np.concatenate([np.asarray(y, np.float64) for y in ys])
-    data = Data(kind, sp.vstack(rows, format='csr'), y, weights, starts, lam)
+    together: Matrix = sp.vstack(rows, format='csr')
+    data = Data(kind, together, y, weights, starts, lam)
     n, d = len(rows), data.x.shape[1]
     touched = np.stack([np.bincount(x.indices[x.data != 0], minlength=d) > 0 for x in rows])
     on = touched if split or lam == 0 else np.ones_like(touched)
@@ -115,14 +118,16 @@ def _check(kind: str, x: Any, y: Any, lam: float, weight: Any, start: Any, split
         )
 
 
-def _largest(rows: sp.csr_matrix, ridge: np.ndarray) -> float:
+def _largest(rows: Matrix, ridge: np.ndarray) -> float:
     """Returns the largest eigenvalue of rows^T rows + diag(ridge)."""
-    rows, d = sp.csr_matrix(rows), rows.shape[1]
+    d = rows.shape[1]
     if d <= _SMALL:
         return float(np.linalg.eigvalsh((rows.T @ rows).toarray() + np.diag(ridge))[-1])
-    apply = LinearOperator((d, d), lambda v: rows.T @ (rows @ v) + ridge * v, dtype=np.float64)
+    apply = linalg.LinearOperator(
+        (d, d), lambda v: rows.T @ (rows @ v) + ridge * v, dtype=np.float64
+    )
     first = np.random.default_rng(0).normal(size=d)
-    found = eigsh(apply, k=1, which='LA', v0=first, tol=1e-12, return_eigenvectors=False)
+    found = linalg.eigsh(apply, k=1, which='LA', v0=first, tol=1e-12, return_eigenvectors=False)
     return float(found[0])
 
 
@@ -179,8 +184,10 @@ def _step(
     data: Data, w: np.ndarray, gradient: np.ndarray, hessian: Callable, limit: float
 ) -> np.ndarray:
     """A step of Newton's method, halved until F falls."""
-    apply = LinearOperator((len(w), len(w)), hessian, dtype=np.float64)
-    direction = cg(apply, -gradient, rtol=1e-6, atol=limit / 10, maxiter=20 * len(w) + 100)[0]
+    apply = linalg.LinearOperator((len(w), len(w)), hessian, dtype=np.float64)
+    direction = linalg.cg(apply, -gradient, rtol=1e-6, atol=limit / 10, maxiter=20 * len(w) + 100)[
+        0
+    ]
     here, slope, length = _value(data, w), float(gradient @ direction), 1.0
     rounding = 1e-14 * (1 + abs(here))
     while _value(data, w + length * direction) > here + 1e-4 * length * slope + rounding:
