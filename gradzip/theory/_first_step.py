@@ -26,8 +26,9 @@ def first_step(
               optax.contrib.dog(init_step=('learning_rate', first_step(loss, params, batches))))
 
     Its step is the largest distance from x_0 so far over the root of the sum of |u|^2, with u the
-    mean messages. Without a first step of the right size it takes a hundred steps until that
-    distance has grown. The theorem of its authors, for a slight variation of the formula, is about
+    mean messages. Without a first step of the right size that distance takes many steps to grow.
+    `optax.contrib.dowg` takes a first step of the same length as `init_estim_sq_dist=(step *
+    norm(g)) ** 2`. The theorem of DoG's authors, for a slight variation of the formula, is about
     convex losses and locally bounded stochastic gradients, such as those that an unbiased
     compressor of independent workers makes. For a memory there is none. Gradients must not be late.
     `python -m experiments.paper --claim adaptive` compares it with the best fixed step.
@@ -36,8 +37,7 @@ def first_step(
       loss: a function of (params, batch of one worker) that returns a scalar.
       params: tree of arrays, x_0.
       batches: tree of arrays [workers, ...], the data of each worker.
-      share: above 0. For gradient descent that adapts to the curvature of its last step alone,
-        Malitsky and Mishchenko prove 1 / sqrt(2).
+      share: above 0. On one node, a step of less than 2 / l lowers a quadratic along g.
 
     Returns:
       The step size.
@@ -56,8 +56,7 @@ def first_step(
       >>> round(theory.first_step(loss, jnp.zeros(2), x), 3)  # l = 1 / sqrt(2)
       0.99
 
-    Reference: Ivgi, Hinder, Carmon, arXiv 2302.12022, for DoG; Malitsky, Mishchenko, arXiv
-      2308.02261, for the share.
+    Reference: Ivgi, Hinder, Carmon, arXiv 2302.12022, for DoG.
     """
     share = assume.real('first_step', 'share', share, 0, above=True)
     workers = workers_of('first_step', batches)
