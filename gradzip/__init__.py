@@ -55,6 +55,7 @@ from gradzip._feedback.diana import diana as diana
 from gradzip._feedback.econtrol import econtrol as econtrol
 from gradzip._feedback.ef21 import ef21 as ef21
 from gradzip._feedback.error_feedback import error_feedback as error_feedback
+from gradzip._feedback.hessian_feedback import hessian_feedback as hessian_feedback
 from gradzip._feedback.iag import iag as iag
 from gradzip._feedback.marina import marina as marina
 from gradzip._feedback.marina import marina_grads as marina_grads

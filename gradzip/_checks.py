@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -28,6 +29,12 @@ def unit_interval_or_array(owner: str, name: str, value: Any) -> None:
     """
     if not isinstance(value, jax.Array):
         unit_interval(owner, name, value)
+
+
+def positive_or_array(owner: str, name: str, value: Any) -> None:
+    """Raises unless value is a finite number above 0, or an array."""
+    if not isinstance(value, jax.Array) and not 0 < real(owner, name, value) < math.inf:
+        raise ValueError(f'{owner}({name}=...) must be finite and above 0; got {value!r}.')
 
 
 def integer(owner: str, name: str, value: Any, low: int, high: int | None = None) -> None:

@@ -112,6 +112,11 @@ PAPERS: dict[str, Paper] = {
         'Compression',
         'Tang, Hanlin and Lian, Xiangru and Yu, Chen and Zhang, Tong and Liu, Ji',
     ),
+    '1909.10327': Paper(
+        2019,
+        'Compressed Gradient Methods with Hessian-Aided Error Compensation',
+        r'Khirirat, Sarit and Magn{\'u}sson, Sindri and Johansson, Mikael',
+    ),
     '1905.10988': Paper(
         2019,
         'Natural Compression for Distributed Deep Learning',

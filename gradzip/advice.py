@@ -14,11 +14,13 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from gradzip import _checks as checks
 from gradzip._empirical import ACCURACY, Risk, gap, gradient_scale, gradients, optimum_of
 from gradzip._ranking.rank import rank as rank
 from gradzip._ranking.table import Choice as Choice, Ranking as Ranking
+from gradzip._sparse_measure import measure_sparse
 from gradzip.theory import Problem
 
 _CURVATURE = {'logistic': 0.25, 'least_squares': 1.0}  # largest second derivative of the loss
@@ -39,12 +41,13 @@ def measure(
     Args:
       kind: 'logistic' (y is 1 or -1) or 'least_squares'.
       x: f[workers, rows, features], the examples of each worker, as a dense array. The time grows
-        with features^3.
-      y: f[workers, rows], labels or targets.
+        with features^3. Or a list with one matrix of scipy.sparse for each worker, of any number of
+        rows, which stay sparse: mu is then the l2 term alone.
+      y: f[workers, rows], labels or targets; for sparse data, a list of one array for each worker.
       regularisation: lam, at least 0. It must be above 0 for logistic regression, which need not
         have an optimum without it.
       weight: f[workers, rows], the weight of each example in the loss of its worker, 0 for
-        padding. The default is 1 / rows.
+        padding. The default is 1 / rows, which sparse data always have.
       start: x_0, f[features]. The default is zeros.
       split: if False, each worker holds (lam/2) |w|^2. If True, a worker regularises only the
         coordinates that its own rows touch, with n lam / c_j in place of lam, where c_j workers
@@ -83,7 +86,10 @@ def measure(
     checks.one_of('measure', 'kind', kind, tuple(_CURVATURE))
     if not isinstance(split, bool | np.bool_):
         raise TypeError(f'measure(split=...) must be True or False; got {split!r}.')
-    data = _data(kind, x, y, regularisation, weight)
+    lam = _regularisation(kind, regularisation)
+    if isinstance(x, list | tuple) and any(map(sp.issparse, x)):
+        return measure_sparse(kind, x, y, lam, weight=weight, start=start, split=split)
+    data = _data(kind, x, y, lam, weight)
     touched = np.any((data.x != 0) & (data.weight > 0)[..., None], axis=1)  # b[workers, features]
     ridge, support = _regulariser(data, touched, split)
     w0 = np.zeros(data.x.shape[2]) if start is None else np.asarray(start, np.float64)
@@ -103,17 +109,9 @@ def measure(
     return Problem(len(data.x), **curvatures, G=G, V0=V0, F0=F0)
 
 
-def _data(kind: str, x: Any, y: Any, lam: Any, weight: Any) -> Risk:
+def _data(kind: str, x: Any, y: Any, lam: float, weight: Any) -> Risk:
     """Returns the arrays in float64, after checking their shapes and values."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    lam = checks.real('measure', 'regularisation', lam)
-    if not (math.isfinite(lam) and lam >= 0):
-        raise ValueError(f'measure(regularisation=...) must be at least 0; got {lam}.')
-    if kind == 'logistic' and lam == 0:
-        raise ValueError(
-            'measure(regularisation=...) must be above 0 for logistic regression, which need not '
-            'have an optimum without it. Pass a small number, such as 1e-3.'
-        )
     if x.ndim != 3 or y.shape != x.shape[:2] or x.size == 0:
         raise ValueError(
             'measure needs x of shape (workers, rows, features) and y of shape (workers, rows), '
@@ -131,6 +129,18 @@ def _data(kind: str, x: Any, y: Any, lam: Any, weight: Any) -> Risk:
     if kind == 'logistic' and not np.all(np.abs(y[used]) == 1):
         raise ValueError("measure('logistic') needs labels y of 1 and -1.")
     return Risk(kind, np.where(used[..., None], x, 0), np.where(used, y, 0), weight, lam)
+
+
+def _regularisation(kind: str, lam: Any) -> float:
+    lam = checks.real('measure', 'regularisation', lam)
+    if not (math.isfinite(lam) and lam >= 0):
+        raise ValueError(f'measure(regularisation=...) must be at least 0; got {lam}.')
+    if kind == 'logistic' and lam == 0:
+        raise ValueError(
+            'measure(regularisation=...) must be above 0 for logistic regression, which need not '
+            'have an optimum without it. Pass a small number, such as 1e-3.'
+        )
+    return lam
 
 
 def _regulariser(data: Risk, touched: np.ndarray, split: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -154,6 +154,25 @@ def error_feedback(
     return updates, errors
 
 
+def hessian_feedback(
+    hessian: np.ndarray, linear: np.ndarray, compress, step: float, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Khirirat et al., arXiv 1909.10327: the last point and memories, from zero.
+
+    Worker w has the loss x' H x / 2 - linear[w]' x.
+    """
+    x, errors = np.zeros(len(hessian)), np.zeros(linear.shape)
+    for _ in range(count):
+        update = np.zeros_like(x)
+        for w, b in enumerate(linear):
+            target = hessian @ x - b + errors[w] - step * hessian @ errors[w]
+            sent = compress(target)
+            update += sent / len(linear)
+            errors[w] = target - sent
+        x = x - step * update
+    return x, errors
+
+
 def double_squeeze(gradients: np.ndarray, compress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tang et al., arXiv 1905.05957, algorithm 1: updates, the workers' memories, the server's."""
     means, errors = error_feedback(gradients, compress)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from gradzip import advice, theory
 
@@ -223,3 +225,41 @@ def test_errors(name):
 def test_split_must_be_true_or_false():
     with pytest.raises(TypeError, match=r"split=.*True or False; got 'no'"):
         advice.measure('logistic', X, Y, 0.1, split='no')  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize('kind', ['logistic', 'least_squares'])
+@pytest.mark.parametrize('split', [True, False])
+@pytest.mark.parametrize('features', [5, 90])
+def test_sparse_data_have_the_constants_of_dense_ones(kind, split, features):
+    """Above 64 features eigenvalues are Lanczos' and below they are those of a small matrix."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, 30, features)) * (rng.random((N, 30, features)) < 0.1)
+    x[np.arange(features) % N, 0, np.arange(features)] = 1.0  # every coordinate is touched
+    y = np.sign(rng.normal(size=x.shape[:2]))
+    start = rng.normal(size=features) / 3
+    dense = advice.measure(kind, x, y, 0.2, split=split, start=start)
+    sparse = advice.measure(
+        kind, list(map(sp.csr_matrix, x)), list(y), 0.2, split=split, start=start
+    )
+    for name, value in dataclasses.asdict(dense).items():
+        if name == 'mu':  # of least squares too, the l2 term is what is certain
+            assert sparse.mu == 0.2 <= value
+        else:
+            np.testing.assert_allclose(getattr(sparse, name), value, rtol=1e-6, err_msg=name)
+
+
+def test_sparse_data_that_do_not_fit():
+    x, y = [sp.csr_matrix(np.eye(3)), sp.csr_matrix(np.eye(3))], [np.ones(3), -np.ones(3)]
+    for change, message in (
+        ({'x': [x[0], np.eye(3)]}, 'one sparse matrix'),
+        ({'x': [x[0], sp.csr_matrix(np.eye(4))]}, 'as many features'),
+        ({'y': [y[0], np.ones(2)]}, 'as many labels as rows'),
+        ({'y': [y[0], 2 * y[1]]}, 'labels y of 1 and -1'),
+        ({'x': [x[0], math.nan * x[1]]}, 'finite'),
+        ({'weight': np.ones((2, 3))}, 'for dense data'),
+        ({'start': np.zeros(4)}, r'of shape \(3,\)'),
+        ({'x': [sp.csr_matrix((3, 3))] * 2, 'split': True}, 'no worker touches'),
+    ):
+        options = {'x': x, 'y': y, 'regularisation': 0.1} | change
+        with pytest.raises(ValueError, match=message):
+            advice.measure('logistic', **options)

@@ -100,6 +100,13 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     'findings': 'theorems/tables.txt',
     'looseness': 'looseness/looseness.txt',
     'ranking': 'ranking/ranking.txt',
+    **dict.fromkeys(
+        (
+            f'paper-{c}'
+            for c in ('gap', 'sparsity', 'hessian', 'cat', 'masks', 'blocks', 'adaptive')
+        ),
+        'paper/paper.txt',
+    ),
     'comparison': 'comparison/tables.txt',
     'memory': 'comparison/tables.txt',
     'quadratics': 'quadratics/quadratics.txt',

@@ -34,7 +34,7 @@ LAYERS = [
     ['conditional', 'resize'],
     ['axes', 'narrow'],
     ['base'],
-    ['quantities'],
+    ['quantities', 'sparse_measure'],
     ['references', 'aligned', 'blocks', 'checks', 'compat', 'empirical', 'hlo', 'noise', 'theory'],
     ['groups'],
 ]

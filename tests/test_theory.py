@@ -919,6 +919,8 @@ def measured(case: Case, steps: int) -> np.ndarray:
             sent = used if case.stored else case.compress(used, rng)
         w = w - case.bound.step_size * sent.mean(axis=0)
     run = np.array(out)
+    if case.bound.quantity == 'gradient_least':
+        run[1:] = np.minimum.accumulate(run[:-1].mean(axis=1))[:, None]
     if case.bound.quantity == 'gradient_mean':  # the bound at k is on the mean over j < k
         run[1:] = np.cumsum(run[:-1], axis=0) / np.arange(1, len(run))[:, None]
     return run
@@ -944,6 +946,7 @@ def cases() -> dict[str, Case]:
         p = data(name).problem
         one, flat = p.as_one(), dataclasses.replace(p, mu=0.0)
         b2, b4, mask = bernoulli(0.5), bernoulli(0.25), one_mask(0.25)
+        apart = float(data(name).values(data(name).optimum[None])[0])  # no f_i is negative
         out |= {
             f'A1 {name}': Case(name, theory.gd(one, tern, convex=False), ternary, one=True),
             f'A1 dynamic {name}': Case(name, theory.gd(one, descent=(1, 6)), dynamic, one=True),
@@ -971,6 +974,9 @@ def cases() -> dict[str, Case]:
                     p, ring_tern, (2 * (p.L_max or 0) / p.mu, 2 * (p.G or 0) / p.n)
                 ),
                 ternary,
+            ),
+            f'C3 below {name}': Case(
+                name, theory.bounded_below(p, ring_tern, apart, step_size=0.2 / p.L), ternary
             ),
             f'T3 {name}': Case(name, theory.sequence_lemma(p, 1.0, 2), b2, ('random', 2)),
             f'T4 {name}': Case(

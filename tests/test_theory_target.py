@@ -181,6 +181,26 @@ def test_workers_of_bounded_dissimilarity():
         theory.dissimilar(p, 1.0, (1.0, 0.0), shared=True)
 
 
+def test_workers_whose_losses_are_bounded_below():
+    """The recursion, run with equality, has a least gradient at most that of the bound."""
+    p = drawn(2)
+    for omega, D, share in ((3.0, 2.0, 0.1), (0.0, 0.4, 1.0), (9.0, 0.0, 0.02)):
+        gamma = share / p.L
+        bound = theory.bounded_below(p, omega, D, step_size=gamma)
+        a = gamma**2 * p.L * p.L_max * omega / p.n
+        kept = gamma - p.L * gamma**2 / 2
+        for k in (1, 10, 200):
+            weights = (1 + a) ** -np.arange(1.0, k + 1)
+            exact = (p.F0 / weights.sum() + a * D) / kept  # the largest least gradient
+            assert exact <= bound.at(k) * (1 + 1e-12)
+            assert bound.at(k) <= 1.6 * exact
+        assert bound.floor == pytest.approx(a * (p.F0 + D) / kept)
+    with pytest.raises(ValueError, match='gap'):
+        theory.bounded_below(p, 1.0, -1.0)
+    with pytest.raises(ValueError, match='independent'):
+        theory.bounded_below(p, 1.0, 1.0, shared=True)
+
+
 @pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('omega', [0.0, 4.0])
 @pytest.mark.parametrize('stored', [False, True])

@@ -66,6 +66,15 @@ def half_of_gradients_as_previous(
     return optax.GradientTransformation(tx.init, update)
 
 
+def with_diagonal(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransformation:
+    """`hessian_feedback` where the diagonal of the Hessian is the gradient, for want of a loss."""
+
+    def update(updates, state, params=None):
+        return tx.update(updates, state, params, hessian_diagonal=updates)
+
+    return optax.GradientTransformation(tx.init, update)
+
+
 TEN = jax.ShapeDtypeStruct((10,), 'float32')
 CAPACITY = 601  # the places in a payload of Bernoulli(0.5) for 1000 entries
 
@@ -173,6 +182,9 @@ ROWS: dict[str, Row] = {
     ),
     'decayed': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.9)),
     'dropped': Row(lambda axis: gz.error_feedback(gz.TopK(0.2), axis, decay=0.999, drop=0.05)),
+    'hessian feedback': Row(
+        lambda axis: with_diagonal(gz.hessian_feedback(gz.TopK(0.2), axis, step_size=0.1))
+    ),
     'ef21 with momentum': Row(lambda axis: gz.ef21(gz.TopK(0.2), axis, momentum=0.1)),
     'dgc': Row(lambda axis: gz.dgc(gz.TopK(0.2), axis, nesterov=True, clip=0.5)),
     'econtrol': Row(lambda axis: gz.econtrol(gz.TopK(0.2), axis, eta=0.2)),

@@ -5,6 +5,7 @@ Every theorem is a function of a `Problem` and the constants of a compressor, an
 compact proof stands beside each formula.
 """
 
+from gradzip.theory._absolute import haec as haec
 from gradzip.theory._adaptive import (
     AdaptiveBound as AdaptiveBound,
     delay_adaptive as delay_adaptive,
@@ -13,8 +14,9 @@ from gradzip.theory._aggregated import q_iag as q_iag
 from gradzip.theory._bound import Bound as Bound
 from gradzip.theory._descend import scale_by_theory as scale_by_theory
 from gradzip.theory._descent import gd as gd
-from gradzip.theory._dissimilar import dissimilar as dissimilar
+from gradzip.theory._dissimilar import bounded_below as bounded_below, dissimilar as dissimilar
 from gradzip.theory._estimates import diana as diana, ef21 as ef21, marina as marina
+from gradzip.theory._first_step import first_step as first_step
 from gradzip.theory._late import iag as iag, stale_gd as stale_gd
 from gradzip.theory._late_sgd import Target as Target, late_sgd as late_sgd
 from gradzip.theory._measure import Measured as Measured, measure as measure

@@ -14,16 +14,17 @@ from gradzip.theory._quantity import QUANTITIES
 class Bound:
     """One theorem, evaluated at one step size. The functions of `gradzip.theory` return it.
 
-        quantity at k  <=  factor^k initial + floor      quantity 'V' or 'F'
-        quantity at k  <=  initial / k + floor           quantity 'F_mean' or 'gradient_mean'
+        quantity at k  <=  factor^k initial + floor      quantity 'V', 'distance' or 'F'
+        quantity at k  <=  initial / k + floor           quantity 'F_mean' or 'gradient_...'
 
     Printing a bound shows `summary()`, a table of all of this.
 
     Args:
       theorem: the name of the theorem, and the algorithm that it is about.
       assumptions: what must hold, in words.
-      quantity: what is bounded: 'V' = E |x_k - x*|^2, 'F' = E F(x_k) - F*, 'F_mean' the same at the
-        mean of x_0 .. x_{k-1}, 'gradient_mean' the mean over j < k of E |grad F(x_j)|^2.
+      quantity: what is bounded: 'V' = E |x_k - x*|^2, 'distance' = |x_k - x*|,
+        'F' = E F(x_k) - F*, 'F_mean' the same at the mean of x_0 .. x_{k-1}, 'gradient_mean' the
+        mean over j < k of E |grad F(x_j)|^2, 'gradient_least' the least of them.
       step_size: of the average form: `optax.sgd(bound.step_size)` behind the exchange.
       factor: contraction of one iteration; 1 for a quantity that falls as 1 / k.
       initial: the factor of the rate; None if the problem has neither V0 nor F0.

@@ -107,7 +107,7 @@ def measure(
     iterations = assume.integer('measure', 'iterations', iterations, 2)
     if mu is not None:
         mu = assume.real('measure', 'mu', mu, 0)
-    n = workers_of(batches)
+    n = workers_of('measure', batches)
     start, unravel = ravel_pytree(params)
 
     def flat(x: jax.Array, batch: Any) -> jax.Array:

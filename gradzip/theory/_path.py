@@ -31,11 +31,12 @@ def descent(value: Callable, start: jax.Array, points: int) -> list[jax.Array]:
     return [jnp.asarray(iterates[i], start.dtype) for i in chosen]
 
 
-def workers_of(batches: Any) -> int:
+def workers_of(owner: str, batches: Any) -> int:
+    """Returns the length of the leading axis that all batches share."""
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
     if len(sizes) != 1 or not next(iter(sizes)) or not next(iter(sizes))[0]:
         raise ValueError(
-            'measure(batches=...) must be a tree of arrays whose first axis is the workers; got '
+            f'{owner}(batches=...) must be a tree of arrays whose first axis is the workers; got '
             f'leading axes {sorted(sizes)}.'
         )
     return next(iter(sizes))[0]

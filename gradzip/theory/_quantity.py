@@ -15,7 +15,9 @@ class Quantity(NamedTuple):
 
 QUANTITIES = {
     'V': Quantity('E |x_k - x*|^2', 'V0', False),
+    'distance': Quantity('|x_k - x*|', 'V0', False),
     'F': Quantity('E F(x_k) - F*', 'F0', False),
     'F_mean': Quantity('E F(mean of x_0 .. x_{k-1}) - F*', 'V0', True),
+    'gradient_least': Quantity('least of j < k of E |grad F(x_j)|^2', 'F0', True),
     'gradient_mean': Quantity('mean over j < k of E |grad F(x_j)|^2', 'F0', True),
 }
