@@ -25,10 +25,11 @@ QUANTIZERS = {
     'one bit': gz.OneBit(),
     'natural': gz.Natural(),
     'ternary': gz.Ternary('l2'),
-    'one scale': gz.QSGD(7, block=None),
-    'qsgd': gz.QSGD(7),
+    'one scale': gz.QSGD(3, block=None),
+    'qsgd': gz.QSGD(7, block=1024),
     'qsgd, l2': gz.QSGD(1, block=128, norm='l2'),
-    'int': gz.Int(8),
+    'wide': gz.QSGD(20_000, block=512),
+    'int': gz.Int(8, block=256),
     'nearest': gz.Int(4, block=32, rounding='nearest'),
 }
 

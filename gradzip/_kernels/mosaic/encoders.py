@@ -38,7 +38,7 @@ def quantized(
       seeds: of the random bits, u32[2].
       block: one of `fused.BLOCKS`.
       levels: the largest integer.
-      bits: of a code: 2, 4 or 8.
+      bits: of a code: 2 to 16.
       norm: 'max' or 'l2', which divided by levels is the scale.
       nearest: whether to round to the nearest integer and not at random.
       fit: whether to give every block its least-squares scale afterwards.
@@ -83,7 +83,7 @@ def with_one_scale(
       seeds: of the random bits, u32[2].
       scales: f32[2], the scale before rounding, and the one with which integers are decoded.
       levels: the largest integer.
-      bits: of a code: 2, 4 or 8.
+      bits: of a code: 2 to 16.
       nearest: whether to round to the nearest integer and not at random.
       rest: whether what is lost is wanted.
     """
