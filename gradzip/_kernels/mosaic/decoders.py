@@ -17,7 +17,14 @@ from jax.experimental.pallas import tpu as pltpu
 from gradzip._axes import vary_like
 from gradzip._base import Array
 from gradzip._compat import like_varying
-from gradzip._kernels.mosaic.lanes import LANES, SUBLANES, WORD_BITS, iota, split_planes, unpack_rows
+from gradzip._kernels.mosaic.lanes import (
+    LANES,
+    SUBLANES,
+    WORD_BITS,
+    iota,
+    split_planes,
+    unpack_rows,
+)
 from gradzip._kernels.rounding import PowersOfTwo
 
 UNIT = 32  # rows that are decoded together: a row of words for every bit of a code
@@ -159,7 +166,7 @@ def _of_planes(rows: list[Array]) -> Rows:
 
 
 def _numbers(ref: Any, workers: Any, row: Array, block: int | None) -> list[Rows]:
-    """The number of its block at every entry from a row on, eight of 32 at a time, for each worker."""
+    """The number of its block at every entry of 32 rows, eight at a time, for each worker."""
     if block is None:
         return [(ref[workers.start + w],) * GROUPS for w in range(workers.size)]
     shift, held = block.bit_length() - 1, ref.shape[1]

@@ -93,7 +93,9 @@ def over_blocks(x: Array, block: int, kind: Literal['max', 'sum']) -> Array:
     rows = block // LANES
     if rows >= SUBLANES:
         whole = reduce(x.reshape(-1, rows, LANES), axis=1, keepdims=True)
-        whole = jnp.broadcast_to(reduce(whole, axis=2, keepdims=True), (whole.shape[0], rows, LANES))
+        whole = jnp.broadcast_to(
+            reduce(whole, axis=2, keepdims=True), (whole.shape[0], rows, LANES)
+        )
         return whole.reshape(x.shape)
     if rows:
         whole = over_lanes(x)
