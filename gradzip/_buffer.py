@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip._base import Array, Compressor, Like, PyTree
+from gradzip._base import Array, Compressor, Like, PyTree, like_of
 from gradzip._kernels.join import join
 from gradzip._kernels.parts import parts
 from gradzip._kernels.platform import choose
@@ -66,7 +66,7 @@ def _to_words(array: Array) -> Array:
     flat = array.ravel()
     if width >= WORD_BITS:
         return lax.bitcast_convert_type(flat, jnp.uint32).ravel()
-    count = _word_count(array)
+    count = _word_count(like_of(array))
     flat = lax.bitcast_convert_type(flat, f'uint{width}').astype(jnp.uint32)
     flat = jnp.pad(flat, (0, count * WORD_BITS // width - flat.size))
     entries = [flat[i * count : (i + 1) * count] for i in range(WORD_BITS // width)]

@@ -13,9 +13,7 @@ from gradzip._base import Array, Key, Like
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Indexed
 from gradzip._kernels import rows
-from gradzip._kernels.fused import fused
-from gradzip._kernels.platform import choose
-from gradzip._kernels.selection import read, remove, top_k
+from gradzip._kernels.selection import top_k
 from gradzip._kernels.words import pack, unpack
 
 
@@ -81,27 +79,13 @@ class BlockTopK(Indexed):
     def encode(self, x: Array, key: Key) -> BlockSparse:
         del key
         sparse.check_size(self, x)
-        flat = x.ravel()
-        offsets = self._offsets(flat)
-        return BlockSparse(flat[self._starts(x.size) + offsets], self._packed(offsets))
-
-    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[BlockSparse, Array]:
-        x = x if memory is None else x + memory
-        if not fused(x.size, x.dtype):
-            return super().message(x, key)
-        return choose(x, key, default=_message, tpu=_message_in_place, how=self)
-
-    def _offsets(self, flat: Array) -> Array:
-        """Where the kept entries are in their blocks: i32[count]."""
-        whole = flat.size // self.block * self.block
+        flat, whole = x.ravel(), x.size // self.block * self.block
         offsets = rows.top_k(flat, self.block, self.k).ravel()
-        if tail := flat.size - whole:
+        if tail := x.size - whole:
             _, last = top_k(flat[whole:], min(self.k, tail))
             offsets = jnp.concatenate([offsets, last])
-        return offsets
-
-    def _packed(self, offsets: Array) -> Array:
-        return pack(offsets, self.bits) if self.bits else jnp.zeros(0, jnp.uint32)
+        words = pack(offsets, self.bits) if self.bits else jnp.zeros(0, jnp.uint32)
+        return BlockSparse(flat[self._starts(x.size) + offsets], words)
 
     def indices_of(self, payload: BlockSparse, like: Like) -> Array:
         starts = self._starts(like.size)
@@ -114,18 +98,3 @@ class BlockTopK(Indexed):
         if 0 < like.size < self.block:
             return min(self.k, like.size) / like.size
         return self.k / self.block if like.size else 1.0
-
-
-def _message(x: Array, key: Key, *, how: BlockTopK) -> tuple[BlockSparse, Array]:
-    return Indexed.message(how, x, key)
-
-
-def _message_in_place(x: Array, key: Key, *, how: BlockTopK) -> tuple[BlockSparse, Array]:
-    """The same with zeros written in the place of x, which XLA would else copy."""
-    del key
-    sparse.check_size(how, x)
-    flat = x.ravel()
-    offsets = how._offsets(flat)
-    values, indices = read(flat, how._starts(x.size) + offsets)
-    payload = BlockSparse(values, how._packed(offsets))
-    return payload, remove(flat, indices).reshape(x.shape)

@@ -81,8 +81,8 @@ class Cast(Compressor):
             return super().message(x, key)
         exponent = self._exponent(x + memory)
         # The barrier has XLA add again instead of storing the sum, which takes a leaf of memory.
-        x, memory, exponent = lax.optimization_barrier((x, memory, exponent))
-        total = x + memory
+        first, second, exponent = lax.optimization_barrier((x, memory, exponent))
+        total = first + second
         payload = self._rounded(total, exponent)
         return payload, self.remainder(total, payload, key)
 

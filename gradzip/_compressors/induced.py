@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradzip import _blocks as blocks
 from gradzip._base import (
     Array,
     Compressor,
@@ -144,8 +143,8 @@ def _made_in_turn(x: Array, key: Key, *, how: Induced, fit: bool) -> tuple[Twofo
     # The largest entry of x is a unit in which no square overflows. It is known from the pass that
     # computes x, where the largest decoded entry would need a pass of its own.
     largest = jnp.max(jnp.abs(x), initial=0)
-    per_unit = blocks.reciprocal(largest)
-    a, b = x * per_unit, (x - lost) * per_unit
+    unit = jnp.where(largest == 0, 1, largest)
+    a, b = x / unit, (x - lost) / unit
     energy = jnp.sum(b * b)
     factor = jnp.sum(a * b) / jnp.where(energy == 0, 1, energy)
     return how.scaled(payload, factor), x - factor * (x - lost)

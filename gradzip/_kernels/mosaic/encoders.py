@@ -133,6 +133,16 @@ def signs_and_two_sums(x: Flat) -> tuple[Array, Array, Array, Array]:
     return out.words[0], jnp.sum(ones)[None].astype(jnp.float32), high, low
 
 
+def kept_at_random(x: Flat, seeds: Array, threshold: Array) -> Array:
+    """Bits that are set where |x| exceeds a random part of a threshold, or is NaN: u32[words]."""
+
+    def kernel(x: Array, place: Array, words: list[Array], floats: list[Array]) -> Tile:
+        kept = ~(jnp.abs(x) <= _uniform(place, words) * floats[0])
+        return Tile((kept.astype(jnp.int32),))
+
+    return sweep(kernel, x, seeds, threshold[None], bits=(1,)).words[0]
+
+
 def powers(x: Flat, seeds: Array, *, factor: float = 1.0, rest: bool = False) -> Swept:
     """Codes of powers of two: their eight lower bits and the sign.
 
