@@ -22,7 +22,6 @@ CEILINGS = {
     gz.OneBit(): (5.1, 0.1, 4.3),
     gz.QSGD(7): (3.2, 0.1, 5.1),
     gz.QSGD(3, block=512): (3.2, 0.1, 4.8),
-    gz.Int(4): (3.2, 0.1, 5.2),
     gz.Ternary('max'): (6.1, 0.1, 4.6),  # the norm, then the scale, then the remainder
     gz.Natural(): (3.3, 0.1, 6.3),
     gz.EDEN(1): (3.1, 0.1, 4.3),
