@@ -7,15 +7,18 @@ bit for bit, in one buffer of (rows, 128) words of 32 bits. The padding is count
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradzip._base import Array, Compressor, Like, PyTree
+from gradzip._base import Array, Compressor, Like, PyTree, like_of
 from gradzip._kernels.join import join
 from gradzip._kernels.parts import parts
+from gradzip._kernels.platform import choose
+from gradzip._kernels.words import WORD_BITS
 
 LANES = 128
 
@@ -48,26 +51,48 @@ def from_buffer(buffer: Array, like: PyTree) -> PyTree:
     return treedef.unflatten(arrays)
 
 
-def _padded(flat: Array, multiple: int) -> Array:
-    return jnp.pad(flat, (0, -flat.size % multiple))
-
-
 def _word_count(like: Like) -> int:
     return -(-math.prod(like.shape) * like.dtype.itemsize // 4)
 
 
 def _to_words(array: Array) -> Array:
-    """Any array as flat u32: narrow types share a word, 64-bit types take two."""
-    per_word = max(1, 4 // array.dtype.itemsize)
-    flat = _padded(array.ravel(), per_word)
-    if per_word > 1:
-        flat = flat.reshape(-1, per_word)
-    return lax.bitcast_convert_type(flat, jnp.uint32).ravel()
+    """Any array as flat u32. Narrow types share a word, and 64-bit types take two.
+
+    The entries of a word come from as many consecutive parts of the array, the first in the lowest
+    bits. Consecutive entries in a word would be an array whose last axis is 2 or 4, which TPU pads
+    to 128 lanes.
+    """
+    width = 8 * array.dtype.itemsize
+    flat = array.ravel()
+    if width >= WORD_BITS:
+        return lax.bitcast_convert_type(flat, jnp.uint32).ravel()
+    count = _word_count(like_of(array))
+    flat = lax.bitcast_convert_type(flat, f'uint{width}').astype(jnp.uint32)
+    flat = jnp.pad(flat, (0, count * WORD_BITS // width - flat.size))
+    entries = [flat[i * count : (i + 1) * count] for i in range(WORD_BITS // width)]
+    return functools.reduce(jnp.bitwise_or, [part << i * width for i, part in enumerate(entries)])
 
 
 def _from_words(words: Array, like: Like) -> Array:
-    lead = words.shape[:-1]
-    if like.dtype.itemsize == 8:
-        words = words.reshape(*lead, -1, 2)
-    array = lax.bitcast_convert_type(words, like.dtype).reshape(*lead, -1)
-    return array[..., : math.prod(like.shape)].reshape(*lead, *like.shape)
+    lead, width = words.shape[:-1], 8 * like.dtype.itemsize
+    if width < WORD_BITS:
+        words = choose(words, cpu=_split_on_cpu, default=_split, width=width)
+        words = words[..., : math.prod(like.shape)]
+    elif width > WORD_BITS:
+        words = words.reshape(*lead, -1, width // WORD_BITS)
+    return lax.bitcast_convert_type(words, like.dtype).reshape(*lead, *like.shape)
+
+
+def _split(words: Array, width: int) -> Array:
+    """The entries that share words, along the last axis."""
+    shifts = range(0, WORD_BITS, width)
+    return jnp.concatenate([(words >> i).astype(f'uint{width}') for i in shifts], axis=-1)
+
+
+def _split_on_cpu(words: Array, width: int) -> Array:
+    """The same as one loop. XLA:CPU stores the parts of a concatenation and copies them."""
+    shifts = lax.iota(jnp.uint32, WORD_BITS // width) * jnp.uint32(width)
+    shape = *words.shape[:-1], shifts.size, words.shape[-1]
+    each = lax.broadcast_in_dim(words, shape, (*range(words.ndim - 1), words.ndim))
+    entries = each >> lax.broadcast_in_dim(shifts, shape, (words.ndim - 1,))
+    return entries.astype(f'uint{width}').reshape(*words.shape[:-1], -1)

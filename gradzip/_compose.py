@@ -11,6 +11,8 @@ import dataclasses
 import jax
 
 from gradzip._base import Array, Compressor, Key, Like, Payload, check_compressor, like_of
+from gradzip._kernels.fused import fused
+from gradzip._kernels.platform import choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +136,12 @@ class Composed(Compressor):
         first_key = jax.random.fold_in(key, 0)
         return self.first.remainder(x, payload._replace(values=values), first_key)
 
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
+        x = x if memory is None else x + memory
+        if not (self.first.selects and fused(x.size, x.dtype)):
+            return super().message(x, key)
+        return choose(x, key, default=_message, tpu=_message_in_turn, how=self)
+
     def delta(self, like: Like) -> float | None:
         values_like = self._values_like(like)
         first, second = self.first.delta(like), self.second.delta(values_like)
@@ -152,6 +160,22 @@ class Composed(Compressor):
     def contractive(self, like: Like) -> Composed:
         second = self.second.contractive(self._values_like(like))
         return Composed(self.first.contractive(like), second)
+
+
+def _message(x: Array, key: Key, *, how: Composed) -> tuple[Payload, Array]:
+    return Compressor.message(how, x, key)
+
+
+def _message_in_turn(x: Array, key: Key, *, how: Composed) -> tuple[Payload, Array]:
+    """The same from the messages of both: what the second loses stands where the first selects.
+
+    The first writes what it loses in the place of x, which would else be read and copied again.
+    """
+    first_key, second_key = (jax.random.fold_in(key, i) for i in (0, 1))
+    payload, lost = how.first.message(x, first_key)
+    values, missing = how.second.message(payload.values, second_key)
+    lost = how.first.remainder(lost, payload._replace(values=-missing), first_key)
+    return payload._replace(values=values), lost
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 import gradzip as gz
-from gradzip._compressors import quantizer, rotated
+from gradzip import _compose
+from gradzip._compressors import cast, counted, induced, quantizer, rotated, weighted
 from gradzip._kernels.mosaic import decoders, sweep
 from tests.test_kernels import inputs
 
@@ -25,10 +26,11 @@ QUANTIZERS = {
     'one bit': gz.OneBit(),
     'natural': gz.Natural(),
     'ternary': gz.Ternary('l2'),
-    'one scale': gz.QSGD(7, block=None),
-    'qsgd': gz.QSGD(7),
+    'one scale': gz.QSGD(3, block=None),
+    'qsgd': gz.QSGD(7, block=1024),
     'qsgd, l2': gz.QSGD(1, block=128, norm='l2'),
-    'int': gz.Int(8),
+    'wide': gz.QSGD(20_000, block=512),
+    'int': gz.Int(8, block=256),
     'nearest': gz.Int(4, block=32, rounding='nearest'),
 }
 
@@ -36,6 +38,12 @@ ROTATED = {
     'eden': gz.EDEN(2),
     'eden, biased': gz.EDEN(1, scale='nearest'),
     'rotated': gz.Rotated(gz.QSGD(7)),
+}
+IN_TURN = {
+    'composed': gz.TopK(0.1) >> gz.QSGD(3, block=32),
+    'induced': gz.Induced(gz.TopK(0.1), gz.QSGD(7, block=32)),
+    'energy': gz.Energy(0.3, capacity=0.2),
+    'weighted': gz.WeightedBernoulli(0.1),
 }
 
 
@@ -46,8 +54,8 @@ def kernels(monkeypatch):
     def on_tpu(*args, default, tpu=None, **_):
         return (tpu or default)(*args)
 
-    monkeypatch.setattr(quantizer, 'fused', lambda size, dtype: size > 0)
-    monkeypatch.setattr(rotated, 'fused', lambda size, dtype: size > 0)
+    for module in (_compose, cast, counted, induced, quantizer, rotated, weighted):
+        monkeypatch.setattr(module, 'fused', lambda size, dtype: size > 0)
     monkeypatch.setattr(lax, 'platform_dependent', on_tpu)
     monkeypatch.setattr(sweep, 'TILES', TILES)
     monkeypatch.setattr(decoders, 'MOST_ROWS', TILES * sweep.ROWS)
@@ -61,6 +69,12 @@ def under_a_memory(compressor, x, keys):
     sent, lost = own.message(x, keys[0])
     same = jax.tree.map(lambda a: jnp.stack([a] * WORKERS), sent)
     return sent, lost, own.decode_mean(same, like, keys)
+
+
+def there_and_left(compressor, x, keys):
+    """What one worker sends under a memory and loses."""
+    own = compressor.contractive(jax.ShapeDtypeStruct(x.shape, x.dtype))
+    return own.message(x, keys[0])
 
 
 def numbers(compressor, x):
@@ -116,10 +130,21 @@ def test_rotations_equal_the_plain_forms(name, request):
         assert not np.isfinite(mean).any()
 
 
-@pytest.mark.parametrize('name', ['one bit', 'one scale', 'natural', 'qsgd', 'eden'])
+@pytest.mark.parametrize('name', IN_TURN)
+def test_messages_of_several_kernels_equal_the_plain_ones(name, request):
+    """Where Induced lost all to NaN, the codes of the rest are arbitrary."""
+    cases = inputs(257, 'float32')
+    finite = {case: cases[case] for case in cases if case not in ('NaN', 'infinity')}
+    check(
+        there_and_left, IN_TURN[name], finite if name == 'induced' else cases, request, error=2e-6
+    )
+
+
+@pytest.mark.parametrize('name', ['one bit', 'cast', 'natural', 'qsgd', 'eden'])
 def test_a_memory_is_added(name, kernels):
     """The kernel adds what would else be added before it."""
-    own = {**QUANTIZERS, **ROTATED}[name].contractive(jax.ShapeDtypeStruct((STEPS,), jnp.float32))
+    scheme = {**QUANTIZERS, **ROTATED, 'cast': gz.Cast('float8_e4m3fn')}[name]
+    own = scheme.contractive(jax.ShapeDtypeStruct((STEPS,), jnp.float32))
     x = inputs(STEPS, 'float32')['normal']
     memory = jnp.roll(x, 1) / 2
     got = jax.jit(own.message)(x, KEY, memory)

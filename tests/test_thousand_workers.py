@@ -56,6 +56,21 @@ def test_chunks_of_workers_add_up_to_all_of_them(monkeypatch):
         np.testing.assert_allclose(entries, rows.sum(0)[::-1])
 
 
+def test_chunks_that_vary_over_an_axis(monkeypatch):
+    import jax
+
+    from tests.mappers import AXIS, P, mesh_of
+
+    monkeypatch.setattr(in_turn, 'TOGETHER', 10)
+    like = jax.ShapeDtypeStruct((5,), np.float32)
+
+    def total(rows):
+        return in_turn.sum_in_turn(lambda row: 2 * row, (rows,), like)
+
+    over = jax.shard_map(total, mesh=mesh_of(2), in_specs=P(AXIS), out_specs=P(AXIS))
+    assert jax.eval_shape(over, np.zeros((14, 5), np.float32)).shape == (10,)
+
+
 @pytest.mark.slow
 def test_the_command(tmp_path):
     options = ['--quick', '--schemes', 'Ternary', '--out', str(tmp_path)]

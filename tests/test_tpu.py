@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 import gradzip as gz
+from experiments.accelerators import cost
 from experiments.accelerators.programs import Form, Job, measure
+from gradzip._buffer import from_buffer, to_buffer
 from tests.mappers import AXIS
 from tests.test_bytes import compile_exchange
 
@@ -32,6 +34,16 @@ def test_passes_over_memory(form, name):
     assert found.temporaries <= temporaries
     assert found.random <= random
     assert found.largest <= 0.02 * ENTRIES
+
+
+@pytest.mark.parametrize('dtype', ['uint16', 'uint8'])
+def test_narrow_payloads_in_a_buffer(dtype, tpu_mesh):
+    """Arrays whose last axis is 2 or 4 would take 64 or 32 times the memory."""
+    here = jax.NamedSharding(tpu_mesh, jax.P())
+    x = jax.ShapeDtypeStruct((1 << 25,), dtype, sharding=here)
+    there_and_back = jax.jit(lambda x: from_buffer(jax.lax.optimization_barrier(to_buffer(x)), x))
+    program = there_and_back.lower(x).compile()
+    assert cost.read(program.as_text()).cost().bytes <= 12 * x.size * x.dtype.itemsize
 
 
 def test_a_leaf_of_float64_is_rounded(tpu_mesh):

@@ -21,13 +21,14 @@ CEILINGS = {
     gz.ScaledSign(): (5.1, 0.1, 4.3),  # a mean over all entries comes before any remainder
     gz.OneBit(): (5.1, 0.1, 4.3),
     gz.QSGD(7): (3.2, 0.1, 5.1),
-    gz.Int(4): (3.2, 0.1, 5.2),
+    gz.QSGD(3, block=512): (3.2, 0.1, 4.8),
     gz.Ternary('max'): (6.1, 0.1, 4.6),  # the norm, then the scale, then the remainder
     gz.Natural(): (3.3, 0.1, 6.3),
     gz.EDEN(1): (3.1, 0.1, 4.3),
-    gz.EDEN(4): (3.2, 0.1, 5.1),
+    gz.EDEN(5): (3.2, 0.1, 5.3),
     gz.Rotated(gz.QSGD(7)): (9.2, 0.1, None),
     gz.DCT(gz.QSGD(7), 64): (9.2, 1.1, 5.1),
+    gz.Cast('float8_e5m2'): (5.3, 0.1, None),  # the largest entry, then the remainder
 }
 
 

@@ -11,6 +11,7 @@ from jax import lax
 
 from gradzip import _blocks as blocks
 from gradzip._base import Array, Compressor, Key, Like
+from gradzip._kernels.fused import fused
 from gradzip._kernels.reductions import largest as largest_of
 
 NARROW = ('bfloat16', 'float16', 'float8_e4m3fn', 'float8_e5m2')
@@ -73,10 +74,29 @@ class Cast(Compressor):
 
     def encode(self, x: Array, key: Key) -> Narrow:
         del key
+        return self._rounded(x, self._exponent(x))
+
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Narrow, Array]:
+        if memory is None:
+            return super().message(x, key)
+        exponent = self._exponent(x + memory)
+        # The barrier has XLA add again instead of storing the sum, which takes a leaf of memory.
+        first, second, exponent = lax.optimization_barrier((x, memory, exponent))
+        total = first + second
+        payload = self._rounded(total, exponent)
+        return payload, self.remainder(total, payload, key)
+
+    def adds(self, like: Like) -> bool:
+        return fused(like.size, like.dtype)
+
+    def _exponent(self, x: Array) -> Array:
+        """That of the power of two by which entries are multiplied before they are rounded."""
+        largest = jnp.sum(largest_of(blocks.wide(x), max(x.size, 1)))
+        exponent = jnp.clip(_top(self._info) - jnp.frexp(largest)[1], -126, 126)
+        return jnp.where(jnp.isfinite(largest), exponent, 0)
+
+    def _rounded(self, x: Array, exponent: Array) -> Narrow:
         flat, info = blocks.wide(x), self._info
-        largest = jnp.sum(largest_of(flat, max(x.size, 1)))
-        exponent = jnp.clip(_top(info) - jnp.frexp(largest)[1], -126, 126)
-        exponent = jnp.where(jnp.isfinite(largest), exponent, 0)
         entries = flat * jnp.ldexp(jnp.ones([], flat.dtype), exponent)
         scale = jnp.ldexp(jnp.ones([], flat.dtype), -exponent)
         words = lax.bitcast_convert_type(entries.astype(self.dtype), f'uint{info.bits}')

@@ -29,8 +29,6 @@ from gradzip._kernels.fused import Flat
 from gradzip._kernels.reductions import inner_products, norm as norm_of
 from gradzip._kernels.words import pack, unpack
 
-SWEPT_BITS = (1, 2, 4)  # for which there are kernels
-
 
 @dataclasses.dataclass(frozen=True)
 class EDEN(Quantizer):
@@ -106,7 +104,7 @@ class EDEN(Quantizer):
         return rotate_back(_values(codes, self.bits, scale) * scale, like, key)
 
     def _swept(self, like: Like) -> bool:
-        return self.bits in SWEPT_BITS and swept(like)
+        return swept(like)
 
     def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Quantized, Any]:
         from gradzip._kernels.mosaic import rotations  # only programs for TPU need Pallas

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip import _checks as checks
-from gradzip._base import Array, Key, Like, widest
-from gradzip._compressors import counted, sparse
-from gradzip._compressors.counted import Counted
-from gradzip._compressors.sparse import Indexed
+from gradzip._base import Array, Like, widest
+from gradzip._compressors.counted import Largest
 from gradzip._compressors.topk import kept
 from gradzip._kernels.magnitude import magnitude
-from gradzip._kernels.selection import top_k
 
 MARGIN = 1 + 1e-6  # of rounded sums; that of 10 million float32 squares was off by 2e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class Energy(Indexed):
+class Energy(Largest):
     """Keeps the fewest entries, the largest first, that hold a given fraction of |v|^2.
 
     These are few where the gradient is concentrated and many where it is flat. The size of a
@@ -66,20 +64,15 @@ class Energy(Indexed):
         checks.unit_interval('Energy', 'fraction', self.fraction)
         checks.unit_interval('Energy', 'capacity', self.capacity)
 
-    def encode(self, x: Array, key: Key) -> Counted:
-        del key
-        sparse.check_size(self, x)
-        flat = x.ravel()
-        values, indices = top_k(flat, kept(self.capacity, x.size))
+    def _places(self, size: int) -> int:
+        return kept(self.capacity, size)
+
+    def _chosen(self, values: Array, *leaf: Array) -> Array:
         # In units of the largest entry, which is among the K largest, squares cannot overflow.
         largest = jnp.max(jnp.abs(values), initial=0)
         unit = jnp.where(largest == 0, 1, largest)
-        needed = (self.fraction * MARGIN) * jnp.sum(_squares(flat, unit))
-        chosen = _fewest(magnitude(values), _squares(values, unit), needed)
-        return counted.keep(chosen, values, indices, x.size)
-
-    def indices_of(self, payload: Counted, like: Like) -> Array:
-        return counted.indices_of(payload, like.size)
+        total = functools.reduce(jnp.add, [jnp.sum(_squares(part, unit)) for part in leaf])
+        return _fewest(magnitude(values), _squares(values, unit), (self.fraction * MARGIN) * total)
 
     def delta(self, like: Like) -> float:
         if not like.size:

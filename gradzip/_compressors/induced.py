@@ -16,6 +16,8 @@ from gradzip._base import (
     Payload,
     check_compressor,
 )
+from gradzip._kernels.fused import fused
+from gradzip._kernels.platform import choose
 
 ONE_ENTRY = Like((1,), jnp.float32)  # a leaf for which every constant can be stated
 
@@ -99,6 +101,22 @@ class Induced(Compressor):
         rest = self.first.remainder(x, payload.kept, first)
         return self.second.remainder(rest, payload.rest, second)
 
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Twofold, Array]:
+        return self._made(x, key, memory, fit=False)
+
+    def least_squares_message(
+        self, x: Array, key: Key, memory: Array | None = None
+    ) -> tuple[Twofold, Array]:
+        return self._made(x, key, memory, fit=True)
+
+    def _made(
+        self, x: Array, key: Key, memory: Array | None, *, fit: bool
+    ) -> tuple[Twofold, Array]:
+        x = x if memory is None else x + memory
+        if not (self.first.selects and fused(x.size, x.dtype)):
+            return _made(x, key, how=self, fit=fit)
+        return choose(x, key, default=_made, tpu=_made_in_turn, how=self, fit=fit)
+
     def omega(self, like: Like) -> float | None:
         """None where one of the two states no constant for this leaf."""
         omega, delta = self.second.omega(like), self.first.delta(like)
@@ -107,6 +125,29 @@ class Induced(Compressor):
     def scaled(self, payload: Twofold, factor: Array | float) -> Twofold:
         kept = self.first.scaled(payload.kept, factor)
         return Twofold(kept, self.second.scaled(payload.rest, factor))
+
+
+def _made(x: Array, key: Key, *, how: Induced, fit: bool) -> tuple[Twofold, Array]:
+    made = Compressor.least_squares_message if fit else Compressor.message
+    return made(how, x, key)
+
+
+def _made_in_turn(x: Array, key: Key, *, how: Induced, fit: bool) -> tuple[Twofold, Array]:
+    """The same from the messages of both, whose kernels write what is lost; nothing is decoded."""
+    first, second = _keys(key)
+    kept, left = how.first.message(x, first)
+    rest, lost = how.second.message(left, second)
+    payload = Twofold(kept, rest)
+    if not fit:
+        return payload, lost
+    # The largest entry of x is a unit in which no square overflows. It is known from the pass that
+    # computes x, where the largest decoded entry would need a pass of its own.
+    largest = jnp.max(jnp.abs(x), initial=0)
+    unit = jnp.where(largest == 0, 1, largest)
+    a, b = x / unit, (x - lost) / unit
+    energy = jnp.sum(b * b)
+    factor = jnp.sum(a * b) / jnp.where(energy == 0, 1, energy)
+    return how.scaled(payload, factor), x - factor * (x - lost)
 
 
 def _keys(key: Key) -> tuple[Key, Key]:

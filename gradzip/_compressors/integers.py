@@ -19,8 +19,6 @@ from gradzip._kernels.reductions import inner_products, largest, norm
 from gradzip._kernels.rounding import codes_of, integers
 from gradzip._kernels.words import unpack
 
-SWEPT_BITS = (2, 4, 8)  # of codes for which there are kernels
-
 
 class Quantized(NamedTuple):
     """Integers in [-levels, levels], each plus levels, packed; an entry is scale * integer."""
@@ -104,8 +102,7 @@ class Integral(Quantizer):
 
     def _swept(self, like: Like) -> bool:
         block = self._block(like.size)
-        fits = self.code_bits in SWEPT_BITS and (block in BLOCKS or block == like.size)
-        return fits and super()._swept(like)
+        return (block in BLOCKS or block == like.size) and super()._swept(like)
 
     def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Quantized, Any]:
         from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas

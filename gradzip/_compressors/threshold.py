@@ -7,17 +7,14 @@ import dataclasses
 import jax.numpy as jnp
 
 from gradzip import _checks as checks
-from gradzip._base import Array, Key, Like, widest
-from gradzip._compressors import counted, sparse
-from gradzip._compressors.counted import Counted
-from gradzip._compressors.sparse import Indexed
+from gradzip._base import Array, Like, widest
+from gradzip._compressors.counted import Largest
 from gradzip._compressors.topk import kept
 from gradzip._kernels.magnitude import magnitude
-from gradzip._kernels.selection import top_k
 
 
 @dataclasses.dataclass(frozen=True)
-class Threshold(Indexed):
+class Threshold(Largest):
     """Keeps the entries with |v_i| >= relative * max|v|, if there is room for them.
 
     Their number depends on the data. The size of a payload is static, so it has room for
@@ -64,17 +61,15 @@ class Threshold(Indexed):
         checks.unit_interval('Threshold', 'relative', self.relative)
         checks.unit_interval('Threshold', 'capacity', self.capacity)
 
-    def encode(self, x: Array, key: Key) -> Counted:
-        del key
-        sparse.check_size(self, x)
-        values, indices = top_k(x.ravel(), kept(self.capacity, x.size))
-        size = jnp.abs(values.astype(widest(jnp.float32, x.dtype)))
+    def _places(self, size: int) -> int:
+        return kept(self.capacity, size)
+
+    def _chosen(self, values: Array, *leaf: Array) -> Array:
+        del leaf
+        size = jnp.abs(values.astype(widest(jnp.float32, values.dtype)))
         # The largest entry is among the K largest. NaN is not below anything.
         below = size < self.relative * jnp.max(size, initial=0)
-        return counted.keep(~below & (magnitude(values) > 0), values, indices, x.size)
-
-    def indices_of(self, payload: Counted, like: Like) -> Array:
-        return counted.indices_of(payload, like.size)
+        return ~below & (magnitude(values) > 0)
 
     def delta(self, like: Like) -> float:
         if not like.size:

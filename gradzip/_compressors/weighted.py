@@ -11,13 +11,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip import _blocks as blocks, _checks as checks, _noise as noise, _positions as positions
-from gradzip._base import Array, Key, Like
+from gradzip._base import Array, Key, Like, least_squares_scale, like_of
 from gradzip._compressors import counted, sparse
 from gradzip._compressors.bernoulli import OVERFLOW, first_set
 from gradzip._compressors.counted import Counted
 from gradzip._compressors.sparse import Indexed
 from gradzip._compressors.topk import kept
 from gradzip._kernels.codes import pack_codes
+from gradzip._kernels.fused import Flat, fused, one_at_a_time
+from gradzip._kernels.platform import choose
 from gradzip._kernels.reductions import largest
 from gradzip._kernels.sum_below import sum_below
 
@@ -69,11 +71,10 @@ class WeightedBernoulli(Indexed):
         flat = blocks.wide(x)
         threshold = _threshold(flat, kept(self.fraction, x.size))
 
-        def kept_at_random(piece: Array, start: int) -> Array:
-            draws = noise.uniform(key, piece.shape, piece.dtype, start)
-            return ~(jnp.abs(piece) <= draws * threshold)  # NaN is kept
-
-        mask = pack_codes(kept_at_random, flat, 1)
+        if fused(flat.size, flat.dtype):
+            mask = choose(flat, threshold, key, default=_mask, tpu=_mask_on_tpu)
+        else:
+            mask = _mask(flat, threshold, key)
         room = room_for(x.size, kept(self.fraction, x.size))
         indices, valid = first_set(mask, room)
         values = flat.at[indices].get(mode='clip')
@@ -84,11 +85,36 @@ class WeightedBernoulli(Indexed):
             jnp.sum(valid, dtype=jnp.int32),
         )
 
+    def least_squares_rescaled(self, x: Array, payload: Counted, key: Key) -> Counted:
+        """The default without a decoded array: where nothing was sent, nothing is to be fitted."""
+        del key
+        here = x.ravel().at[self.indices_of(payload, like_of(x))].get(mode='fill', fill_value=0)
+        return self.scaled(payload, least_squares_scale(here, payload.values))
+
     def indices_of(self, payload: Counted, like: Like) -> Array:
         return counted.indices_of(payload, like.size)
 
     def omega(self, like: Like) -> float:
         return like.size / kept(self.fraction, like.size) - 1 if like.size else 0.0
+
+
+def _mask(flat: Array, threshold: Array, key: Key) -> Array:
+    """Bits that are set where an entry is kept: u32[words]."""
+
+    def kept_at_random(piece: Array, start: int) -> Array:
+        draws = noise.uniform(key, piece.shape, piece.dtype, start)
+        return ~(jnp.abs(piece) <= draws * threshold)  # NaN is kept
+
+    return pack_codes(kept_at_random, flat, 1)
+
+
+def _mask_on_tpu(flat: Array, threshold: Array, key: Key) -> Array:
+    from gradzip._kernels.mosaic import encoders  # only programs for TPU need Pallas
+
+    def mask(flat: Array, threshold: Array, key: Key) -> Array:
+        return encoders.kept_at_random(Flat(flat), jnp.stack(noise.seeds(key)), threshold)
+
+    return one_at_a_time(mask, flat, threshold, key)
 
 
 def room_for(size: int, expected: int) -> int:

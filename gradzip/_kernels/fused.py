@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from gradzip._base import Array
 from gradzip._compat import one_chip_of_tpu
 
-BLOCKS = 32, 64, 128, 256  # lengths of blocks that the kernels handle
+BLOCKS = tuple(1 << i for i in range(5, 16))  # lengths of blocks that the kernels handle
 FUSED_FROM = (1 << 14) + 1  # entries; smaller arrays of a shape are computed at once
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradzip._axes import vary_like, varying
 from gradzip._base import Array, Like, PyTree
 from gradzip._kernels.platform import choose
 
@@ -60,7 +61,7 @@ def sum_in_turn(one: Callable[..., Array], rows: tuple, like: Like, at_once: int
         def add(total: Array, some: tuple) -> Array:
             return total + _sum_of_rows(jax.vmap(one)(*some))
 
-        return _in_chunks(add, jnp.zeros(like.shape, like.dtype), rows, several)
+        return _in_chunks(add, _zeros(like, rows), rows, several)
 
     return in_turn(rows) if several < 2 else choose(rows, cpu=together, default=in_turn)
 
@@ -81,7 +82,7 @@ def add_entries(
       like: shape and dtype of the sum.
       kept: how many entries a worker has.
     """
-    workers, zeros = _workers(rows), jnp.zeros(like.shape, like.dtype)
+    workers, zeros = _workers(rows), _zeros(like, rows)
     several = min(workers, ENTRIES_TOGETHER // max(kept, 1))
 
     def in_turn(rows: tuple) -> Array:
@@ -118,6 +119,12 @@ def _in_chunks(
             0, turns, lambda turn, total: add(total, some(turn * several, several)), total
         )
     return add(total, some(workers - rest, rest)) if rest else total
+
+
+def _zeros(like: Like, rows: tuple) -> Array:
+    """Zeros that vary over the axes of `jax.shard_map` as the rows do, which loops ask for."""
+    most = max(jax.tree.leaves(rows), key=lambda row: len(varying(row)))
+    return vary_like(jnp.zeros(like.shape, like.dtype), most)
 
 
 def _workers(rows: tuple) -> int:

@@ -17,7 +17,14 @@ from jax.experimental.pallas import tpu as pltpu
 from gradzip._axes import vary_like
 from gradzip._base import Array
 from gradzip._compat import like_varying
-from gradzip._kernels.mosaic.lanes import LANES, SUBLANES, iota, unpack_rows
+from gradzip._kernels.mosaic.lanes import (
+    LANES,
+    SUBLANES,
+    WORD_BITS,
+    iota,
+    split_planes,
+    unpack_rows,
+)
 from gradzip._kernels.rounding import PowersOfTwo
 
 UNIT = 32  # rows that are decoded together: a row of words for every bit of a code
@@ -44,7 +51,7 @@ def mean(
       words: of the codes, u32[workers, words] each.
       numbers: f32[workers, blocks] each, or f32[workers] if block is None.
       size: how many entries.
-      bits: the width of the codes in each array of words: 1, 2, 4 or 8.
+      bits: the width of the codes in each array of words: 1 to 16.
       block: entries that share a number, one of `fused.BLOCKS`, or None if all do.
       value: from codes, i32[8, 128] for each array of words, and numbers, f32[8, 128] or f32[] for
         each array of numbers, to entries, f32[8, 128].
@@ -58,7 +65,7 @@ def mean(
     words, numbers = ([vary_like(a, one) for a in part] for part in (words, numbers))
     scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
     specs = [_columns(workers, rows * LANES * b // 32) for b in bits]
-    specs += [scalars if block is None else _columns(workers, rows * LANES // block)] * len(numbers)
+    specs += [scalars if block is None else _numbers_spec(workers, rows, block)] * len(numbers)
     out = pl.pallas_call(
         functools.partial(_body, workers=workers, rows=rows, bits=bits, block=block, value=value),
         grid=(-(-total // rows),),
@@ -74,21 +81,29 @@ def _bytes(rows: int, workers: int, bits: Sequence[int]) -> int:
     return workers * rows * LANES * sum(bits) // 8
 
 
-def _columns(workers: int, count: int) -> pl.BlockSpec:
-    return pl.BlockSpec((workers, count), lambda i: (0, i))
+def _columns(workers: int, count: int, steps: int = 1) -> pl.BlockSpec:
+    """Some columns, which so many steps share."""
+    return pl.BlockSpec((workers, count), lambda i: (0, i // steps))
+
+
+def _numbers_spec(workers: int, rows: int, block: int) -> pl.BlockSpec:
+    """The numbers of the blocks in a step. At least 128 of them are in on-chip memory."""
+    count = rows * LANES // block
+    return _columns(workers, max(count, LANES), max(1, LANES // count))
 
 
 def _body(
     *refs: Any, workers: int, rows: int, bits: tuple[int, ...], block: int | None, value: Value
 ) -> None:
     words, numbers, out = refs[: len(bits)], refs[len(bits) : -1], refs[-1]
+    first_row = pl.program_id(0) * rows
 
     def unit(index: Array, _: Array) -> Array:
         def add(first: Any, totals: Rows, count: int) -> Rows:
             """Adds what `count` workers sent, at most eight, from the worker `first` on."""
             here = pl.ds(first, count)
             codes = [codes_of_rows(ref, here, index, b) for ref, b in zip(words, bits, strict=True)]
-            shared = [_numbers(ref, here, index, block) for ref in numbers]
+            shared = [_numbers(ref, here, first_row + index * UNIT, block) for ref in numbers]
             for w in range(count):
                 totals = tuple(
                     total + value([part[w][i] for part in codes], [part[w][i] for part in shared])
@@ -114,34 +129,54 @@ def _body(
 
 def codes_of_rows(ref: Any, workers: Any, index: Array, bits: int) -> list[Rows]:
     """The codes of 32 rows, eight at a time, for each worker."""
-    group = 32 // bits  # rows in a row of words
     starts = [_multiple((index * bits + number) * LANES, LANES) for number in range(bits)]
-    word_rows = [lax.bitcast_convert_type(ref[workers, pl.ds(s, LANES)], jnp.int32) for s in starts]
-
-    def of_worker(rows: list[Array]) -> Rows:
-        if group >= SUBLANES:
-            firsts = range(0, UNIT, SUBLANES)
-            return tuple(unpack_rows(rows[i // group], bits, i % group) for i in firsts)
-        upper = iota((SUBLANES, LANES), 0) < group
-        halves = [unpack_rows(row, bits, 0) for row in rows]
-        return tuple(jnp.where(upper, *halves[2 * i : 2 * i + 2]) for i in range(GROUPS))
-
-    count = word_rows[0].shape[0]
-    return [of_worker([row[w : w + 1] for row in word_rows]) for w in range(count)]
+    rows = [lax.bitcast_convert_type(ref[workers, pl.ds(s, LANES)], jnp.int32) for s in starts]
+    planes = WORD_BITS % bits != 0
+    rows = split_planes(rows) if planes else rows
+    unpacked = _of_planes if planes else functools.partial(_of_words, bits=bits)
+    return [unpacked([row[w : w + 1] for row in rows]) for w in range(rows[0].shape[0])]
 
 
-def _numbers(ref: Any, workers: Any, index: Array, block: int | None) -> list[Rows]:
+def _of_words(rows: list[Array], *, bits: int) -> Rows:
+    """From rows of words with whole codes."""
+    group = WORD_BITS // bits  # rows in a row of words
+    if group >= SUBLANES:
+        return tuple(
+            unpack_rows(rows[i // group], bits, i % group) for i in range(0, UNIT, SUBLANES)
+        )
+    count = SUBLANES // group  # rows of words in eight rows
+    part = iota((SUBLANES, LANES), 0) >> (group.bit_length() - 1)
+    out = []
+    for i in range(0, len(rows), count):
+        codes = unpack_rows(rows[i], bits, 0)
+        for j in range(1, count):
+            codes = jnp.where(part == j, unpack_rows(rows[i + j], bits, 0), codes)
+        out.append(codes)
+    return tuple(out)
+
+
+def _of_planes(rows: list[Array]) -> Rows:
+    """From a row of words for every bit."""
+
+    def eight(first: int) -> Array:
+        ones = [unpack_rows(row, 1, first) << b for b, row in enumerate(rows)]
+        return functools.reduce(jnp.bitwise_or, ones)
+
+    return tuple(eight(first) for first in range(0, UNIT, SUBLANES))
+
+
+def _numbers(ref: Any, workers: Any, row: Array, block: int | None) -> list[Rows]:
     """The number of its block at every entry of 32 rows, eight at a time, for each worker."""
     if block is None:
         return [(ref[workers.start + w],) * GROUPS for w in range(workers.size)]
-    count = SUBLANES * LANES // block  # numbers of eight rows
+    shift, held = block.bit_length() - 1, ref.shape[1]
     place = iota((SUBLANES, LANES), 0) * LANES + iota((SUBLANES, LANES), 1)
     out = []
     for i in range(GROUPS):
-        first = (index * GROUPS + i) * count
-        rows = ref[workers, pl.ds(_multiple((first >> 7) * LANES, LANES), LANES)]
-        mine = (first & (LANES - 1)) + (place >> (block.bit_length() - 1))
-        spread = [jnp.broadcast_to(rows[w : w + 1], place.shape) for w in range(rows.shape[0])]
+        first = (((row + i * SUBLANES) * LANES) >> shift) & (held - 1)
+        line = ref[workers, pl.ds(_multiple((first >> 7) * LANES, LANES), LANES)]
+        mine = (first & (LANES - 1)) + (place >> shift)
+        spread = [jnp.broadcast_to(line[w : w + 1], place.shape) for w in range(line.shape[0])]
         out.append([jnp.take_along_axis(row, mine, axis=1) for row in spread])
     return [tuple(column) for column in zip(*out, strict=True)]
 

@@ -38,7 +38,7 @@ def quantized(
       seeds: of the random bits, u32[2].
       block: one of `fused.BLOCKS`.
       levels: the largest integer.
-      bits: of a code: 2, 4 or 8.
+      bits: of a code: 2 to 16.
       norm: 'max' or 'l2', which divided by levels is the scale.
       nearest: whether to round to the nearest integer and not at random.
       fit: whether to give every block its least-squares scale afterwards.
@@ -83,7 +83,7 @@ def with_one_scale(
       seeds: of the random bits, u32[2].
       scales: f32[2], the scale before rounding, and the one with which integers are decoded.
       levels: the largest integer.
-      bits: of a code: 2, 4 or 8.
+      bits: of a code: 2 to 16.
       nearest: whether to round to the nearest integer and not at random.
       rest: whether what is lost is wanted.
     """
@@ -131,6 +131,16 @@ def signs_and_two_sums(x: Flat) -> tuple[Array, Array, Array, Array]:
     high, low = (jnp.sum(part * (SHARE / 32), keepdims=True) for part in out.sums)
     ones = lax.population_count(out.words[0]).astype(jnp.int32)
     return out.words[0], jnp.sum(ones)[None].astype(jnp.float32), high, low
+
+
+def kept_at_random(x: Flat, seeds: Array, threshold: Array) -> Array:
+    """Bits that are set where |x| exceeds a random part of a threshold, or is NaN: u32[words]."""
+
+    def kernel(x: Array, place: Array, words: list[Array], floats: list[Array]) -> Tile:
+        kept = ~(jnp.abs(x) <= _uniform(place, words) * floats[0])
+        return Tile((kept.astype(jnp.int32),))
+
+    return sweep(kernel, x, seeds, threshold[None], bits=(1,)).words[0]
 
 
 def powers(x: Flat, seeds: Array, *, factor: float = 1.0, rest: bool = False) -> Swept:

@@ -9,6 +9,7 @@ an array whose last axis is 32 or 8 to 128 lanes and copy it.
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import jax.numpy as jnp
@@ -26,26 +27,25 @@ def pack_rows(codes: Array, bits: int) -> list[Array]:
     """Rows of codes to rows of words, as `words.pack` orders them.
 
     Args:
-      codes: i32[rows, 128] below 2**bits, rows a multiple of 8 and of 32 // bits.
-      bits: 1, 2, 4 or 8.
+      codes: i32[rows, 128] below 2**bits, rows a multiple of 32.
+      bits: 1 to 16.
 
     Returns:
-      One array u32[words, 128], or for 8 bits two: the rows of words with even and odd numbers.
+      Arrays i32[rows of words, 128]. With m of them, array j has the rows j, j + m, j + 2 m, ...
     """
+    if WORD_BITS % bits:
+        planes = [pack_rows((codes >> b) & 1, 1)[0] for b in range(bits)]
+        return [_interleaved(planes, row) for row in range(bits)]
     per_row = LANES * bits // WORD_BITS  # words that a row of codes makes
     group = LANES // per_row
-    entries = codes.astype(jnp.float32).astype(jnp.bfloat16)  # exact below 256
-    low, high = (
-        jnp.dot(entries, part, preferred_element_type=jnp.float32).astype(jnp.int32)
-        for part in _halves(bits)
-    )
-    words = low | (high << 16)  # every row has its words in all groups of `per_row` lanes
+    words = functools.reduce(jnp.bitwise_or, [_words(codes, bits, b) for b in range(0, bits, 8)])
     row, lane = iota(words.shape, 0), iota(words.shape, 1)
     mine = _divide(lane, per_row) == _modulo(row, group)
     if group >= SUBLANES:
         return [_sum_rows(jnp.where(mine, words, 0), group)]
-    first = _modulo(row, SUBLANES) < group
-    return [_sum_rows(jnp.where(mine & part, words, 0), SUBLANES) for part in (first, ~first)]
+    part = _divide(_modulo(row, SUBLANES), group)
+    parts = range(SUBLANES // group)
+    return [_sum_rows(jnp.where(mine & (part == j), words, 0), SUBLANES) for j in parts]
 
 
 def unpack_rows(words: Array, bits: int, first: int) -> Array:
@@ -53,9 +53,9 @@ def unpack_rows(words: Array, bits: int, first: int) -> Array:
 
     Args:
       words: i32[1, 128].
-      bits: 1, 2, 4 or 8.
-      first: which row of those that the words hold is the first. With 8 bits the words hold four
-        rows, and the result has these four twice.
+      bits: 1, 2, 4, 8 or 16.
+      first: which row of those that the words hold is the first. If they hold fewer than eight
+        rows, as with 8 bits and 16, the result repeats them.
 
     Returns:
       i32[8, 128].
@@ -65,6 +65,16 @@ def unpack_rows(words: Array, bits: int, first: int) -> Array:
     home = per_row * _modulo(row, LANES // per_row) + _divide(lane, per_word)
     word = jnp.take_along_axis(jnp.broadcast_to(words, (SUBLANES, LANES)), home, axis=1)
     return (word >> (_modulo(lane, per_word) * bits)) & ((1 << bits) - 1)
+
+
+def split_planes(rows: list[Array]) -> list[Array]:
+    """The words of each bit plane, from rows in which they take turns: i32[workers, 128] each.
+
+    Args:
+      rows: as many rows of words as planes, i32[workers, 128] each, in order.
+    """
+    lane = iota(rows[0].shape, 1)
+    return [_gathered(rows, lane * len(rows) + plane) for plane in range(len(rows))]
 
 
 def over_blocks(x: Array, block: int, kind: Literal['max', 'sum']) -> Array:
@@ -80,9 +90,19 @@ def over_blocks(x: Array, block: int, kind: Literal['max', 'sum']) -> Array:
     def over_lanes(x: Array) -> Array:
         return jnp.broadcast_to(reduce(x, axis=1, keepdims=True), x.shape)
 
-    if block >= LANES:
+    rows = block // LANES
+    if rows >= SUBLANES:
+        whole = reduce(x.reshape(-1, rows, LANES), axis=1, keepdims=True)
+        whole = jnp.broadcast_to(
+            reduce(whole, axis=2, keepdims=True), (whole.shape[0], rows, LANES)
+        )
+        return whole.reshape(x.shape)
+    if rows:
         whole = over_lanes(x)
-        return whole if block == LANES else combine(whole, _of_the_other_row(whole))
+        for distance in (1, 2):
+            if distance < rows:
+                whole = combine(whole, _of_other_rows(whole, distance))
+        return whole
     part = _divide(iota(x.shape, 1), block)
     out = over_lanes(jnp.where(part == 0, x, 0))
     for j in range(1, LANES // block):
@@ -93,18 +113,15 @@ def over_blocks(x: Array, block: int, kind: Literal['max', 'sum']) -> Array:
 def block_rows(x: Array, block: int) -> Array:
     """The number of every block, given at each of its entries, in order: f32[rows / block, 128].
 
-    The blocks of `SQUARE` entries are those of 128 rows. There are fewer than 128 of them, and the
-    result is one row that begins with their numbers.
+    If there are fewer than 128 of them, the result is one row that begins with their numbers.
     """
     row, lane = iota(x.shape, 0), iota(x.shape, 1)
-    if block == SQUARE:
-        return jnp.sum(jnp.where(row == LANES * lane, x, 0), axis=0, keepdims=True)
     if block >= LANES:
         rows = block // LANES
         mine = (_modulo(lane, LANES) == _modulo(_divide(row, rows), LANES)) & (
             _modulo(row, rows) == 0
         )
-        return _sum_rows(jnp.where(mine, x, 0), LANES * rows)
+        return _sum_rows(jnp.where(mine, x, 0), min(LANES * rows, x.shape[0]))
     per_row = LANES // block
     group = LANES // per_row
     spread = jnp.zeros_like(x)  # lane l has the number of block l modulo per_row of its row
@@ -118,6 +135,44 @@ def block_rows(x: Array, block: int) -> Array:
 def iota(shape: tuple[int, ...], axis: int) -> Array:
     """The place of every entry along an axis."""
     return lax.broadcasted_iota(jnp.int32, shape, axis)
+
+
+def _words(codes: Array, bits: int, first: int) -> Array:
+    """What eight bits of the codes from `first` on contribute to words: i32[rows, 128].
+
+    Every row has its words in all groups of as many lanes as a row of codes makes words.
+    """
+    byte = codes if bits <= 8 else (codes >> first) & 255
+    entries = byte.astype(jnp.float32).astype(jnp.bfloat16)  # exact below 256
+    low, high = (
+        jnp.dot(entries, part, preferred_element_type=jnp.float32).astype(jnp.int32)
+        for part in _halves(bits)
+    )
+    return (low | (high << 16)) << first
+
+
+def _interleaved(planes: list[Array], row: int) -> Array:
+    """Of rows of words in which bit planes take turns, those with this number modulo `planes`.
+
+    Each row of a plane has the words of 32 rows of codes, which become a row for every plane.
+    """
+    place = iota(planes[0].shape, 1) + row * LANES
+    # The quotient by the number of planes, at most 15, is exact: places are below 2**11.
+    word = (place * -(-(1 << 20) // len(planes))) >> 20
+    plane = place - word * len(planes)
+    out = jnp.zeros_like(planes[0])
+    for number, words in enumerate(planes):
+        out = jnp.where(plane == number, jnp.take_along_axis(words, word, axis=1), out)
+    return out
+
+
+def _gathered(rows: list[Array], place: Array) -> Array:
+    """The words at some places in a list of rows of 128."""
+    out = jnp.zeros_like(rows[0])
+    for number, words in enumerate(rows):
+        found = jnp.take_along_axis(words, place & (LANES - 1), axis=1)
+        out = jnp.where(_divide(place, LANES) == number, found, out)
+    return out
 
 
 def _halves(bits: int) -> tuple[Array, Array]:
@@ -137,10 +192,10 @@ def _halves(bits: int) -> tuple[Array, Array]:
     )
 
 
-def _of_the_other_row(x: Array) -> Array:
-    """Rows 0 and 1, 2 and 3 and so on exchanged."""
-    up, down = jnp.roll(x, -1, axis=0), jnp.roll(x, 1, axis=0)
-    return jnp.where(_modulo(iota(x.shape, 0), 2) == 0, up, down)
+def _of_other_rows(x: Array, distance: int) -> Array:
+    """Each `distance` rows exchanged with the next: rows 0 and 1, 2 and 3 and so on for 1."""
+    up, down = jnp.roll(x, -distance, axis=0), jnp.roll(x, distance, axis=0)
+    return jnp.where(iota(x.shape, 0) & distance == 0, up, down)
 
 
 def _sum_rows(x: Array, group: int) -> Array:

@@ -68,7 +68,7 @@ def eden(
       seeds: of the random signs, u32[2].
       start: the place of the first word of signs in their stream.
       values: 2**bits numbers, ascending.
-      bits: 1, 2, 4 or 8.
+      bits: 1 to 16.
       nearest: whether the scale is the least-squares scale, or else that of an unbiased estimate.
       rest: whether what is lost is wanted.
     """
@@ -119,7 +119,7 @@ def eden_mean(
       start: the place of the first word of signs in their streams.
       size: how many entries, a multiple of 2^14.
       values: 2**bits numbers, ascending.
-      bits: 1, 2, 4 or 8.
+      bits: 1 to 16.
     """
     workers, blocks = scales.shape
     step = SQUARES * SQUARE * bits // WORD_BITS

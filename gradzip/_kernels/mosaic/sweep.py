@@ -66,7 +66,7 @@ def sweep(
       x: f32[n], or a sum. The rest takes the place of the array or of the first addend.
       words: scalars for the kernel, u32[k].
       floats: scalars for the kernel, f32[k].
-      bits: the widths of the codes: 1, 2, 4 or 8.
+      bits: the widths of the codes: 1 to 16.
       blocks: the lengths of the blocks that the kernel gives numbers for, from `fused.BLOCKS`.
       sums: how many sums the kernel gives.
       rest: whether the kernel gives a rest.
@@ -173,7 +173,7 @@ def _body(
 
 
 def _store(ref: Any, tile: Any, parts: list[Array]) -> None:
-    """Writes what a tile makes: some rows, or the even and the odd ones."""
+    """Writes what a tile makes: every row of words, or those of a few that take turns."""
     rows, count = sum(part.shape[0] for part in parts), len(parts)
     start = pl.multiple_of(tile * rows, rows)
     for i, part in enumerate(parts):
