@@ -1,0 +1,86 @@
+"""Training with late gradients: every cell at its best rate, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.late_training.cells import RATES, Cell
+from experiments.memory.runs import Run, Setting, Trainer
+
+FACTOR = 2.0  # between neighbouring rates
+STRENGTHS = 1.0, 0.25, 4.0  # of the compensation; the rate is tuned with the first
+FASTER = 0.5  # the steps to a loss are counted to that of exact training after this share
+
+
+class Found(NamedTuple):
+    """What came of one cell."""
+
+    cell: Cell
+    runs: list[Run]  # at the best rate, one for each seed
+    strength: float
+    tried: int  # runs of the first seed
+
+    def losses(self, setting: Setting) -> np.ndarray:
+        """On unseen text after the horizon: f64[seeds]."""
+        return np.array([run.after(setting.horizon) for run in self.runs])
+
+
+Table = dict[Cell, Found]
+
+
+def compare(
+    trainer: Trainer, cells: list[Cell], seeds: int, strengths: tuple[float, ...] = STRENGTHS
+) -> Table:
+    """Every cell's runs at its best rate, which is tuned on the first seed."""
+    table: Table = {}
+    for cell in cells:
+        table[cell] = _tuned(trainer, cell, seeds, strengths, _start(table, cell))
+    return table
+
+
+def _start(table: Table, cell: Cell) -> float:
+    """A rate that is not far off: of the same cell without compensation, or with less delay."""
+    alike = (cell.optimizer, cell.compressed)
+    known = [f for c, f in table.items() if (c.optimizer, c.compressed) == alike]
+    return known[-1].runs[0].rate if known else RATES[cell.optimizer]
+
+
+def _tuned(
+    trainer: Trainer, cell: Cell, seeds: int, strengths: tuple[float, ...], start: float
+) -> Found:
+    strength, best = strengths[0], trainer.tuned(
+        cell.method(strengths[0]), start, 0, None, FACTOR
+    )  # fmt: skip
+    horizon = trainer.setting.horizon
+    if cell.compensated:
+        for other in strengths[1:]:
+            run = trainer.run(cell.method(other), best.rate, 0, None)
+            if run.after(horizon) < best.after(horizon):
+                strength, best = other, run
+    method = cell.method(strength)
+    runs = [trainer.run(method, best.rate, seed, None) for seed in range(seeds)]
+    names = {cell.method(s).name for s in strengths}
+    tried = sum(run.seed == 0 and run.method in names for run in trainer.runs)
+    return Found(cell, runs, strength, tried)
+
+
+def extra_loss(table: Table, cell: Cell, base: Cell, setting: Setting) -> np.ndarray:
+    """How much higher the loss of a cell is, for each seed: f64[seeds]."""
+    return table[cell].losses(setting) - table[base].losses(setting)
+
+
+def steps_ratio(table: Table, cell: Cell, setting: Setting) -> float:
+    """Steps to the loss of exact training without delay after half the horizon, over these.
+
+    The mean over seeds; infinity if one of them does not get there within the horizon.
+    """
+    base = table[dataclasses.replace(cell, tau=0, compressed=False, compensated=False)]
+    target = round(FASTER * setting.horizon)
+    ratios = []
+    for run, exact in zip(table[cell].runs, base.runs, strict=True):
+        steps = run.reached(exact.after(target))
+        ratios.append(np.inf if steps is None else steps / target)
+    return float(np.mean(ratios))
