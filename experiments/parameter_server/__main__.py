@@ -22,7 +22,7 @@ from experiments.parameter_server import report, runs
 from experiments.parameter_server.setting import PROTOCOLS, SCHEMES, SIZE, WORKERS
 
 SPEEDS, QUICK_SPEEDS = '50M,200M,1G', '200M'
-QUICK_GRADIENTS = 40
+QUICK_GRADIENTS = 100
 
 app = typer.Typer(add_completion=False, rich_markup_mode='rich')
 
