@@ -42,10 +42,10 @@ def main(
     width: Annotated[int, typer.Option(min=32, help='Of the transformer.')] = 64,
     workers: Annotated[int, typer.Option(min=2, help='That are simulated in the first part.')] = 4,
     examples: Annotated[int, typer.Option(min=1, help='Windows of 64 characters a gradient.')] = 2,
-    horizon: Annotated[int, typer.Option(min=40, help='Steps of the first part.')] = 400,
+    horizon: Annotated[int, typer.Option(min=40, help='Steps of the first part.')] = 300,
     rounds: Annotated[
         int, typer.Option(min=20, help='Synchronous rounds of the second part, for its time.')
-    ] = 150,
+    ] = 100,
     seeds: Annotated[int, typer.Option(min=1, help='Runs of everything.')] = 3,
     out: Annotated[Path, typer.Option(help='Folder for tables, runs and figures.')] = Path(
         'experiments/output/late_training'

@@ -15,7 +15,7 @@ DELAYS = 0, 4, 16  # steps
 SCHEME = gz.TopK(0.04) >> gz.ScaledSign()
 SCHEME_NAME = 'TopK 4 % >> sign'
 DECAY = 0.95  # of the mean square in the adaptive compensation, as in its paper
-RATES = {'SGD': 0.5, 'Adam': 4e-3}  # where the search begins
+RATES = {'SGD': 0.25, 'Adam': 4e-3}  # where the search begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Cell:
     @property
     def treatment(self) -> str:
         """What is done with a gradient."""
-        parts = [self.compensated and 'compensated', self.compressed and 'compressed']
-        return ', '.join(part for part in parts if part) or 'exact'
+        named = {'compensated': self.compensated, 'compressed': self.compressed}
+        return ', '.join(name for name, done in named.items() if done) or 'exact'
 
     def method(self, strength: float) -> Method:
         """The chain for every rate; without compensation it is the same for every strength."""

@@ -11,7 +11,7 @@ from experiments.late_training.cells import RATES, Cell
 from experiments.memory.runs import Run, Setting, Trainer
 
 FACTOR = 2.0  # between neighbouring rates
-STRENGTHS = 1.0, 8.0, 64.0  # of the compensation; the rate is tuned with the first
+STRENGTHS = 1.0, 16.0  # of the compensation; the rate is tuned with the first
 FASTER = 0.5  # the steps to a loss are counted to that of exact training after this share
 
 

@@ -65,6 +65,7 @@ def main(
     found.sort(key=lambda c: list(PROTOCOLS).index(c.protocol))
     figures.save(report.figure(found), out / 'delays.png')
     tables.write_csv(out / 'runs.csv', map(report.csv_row, found))
+    tables.write_csv(out / 'histograms.csv', report.histogram_rows(found))
     said = report.findings(found)
     tables.show(console, out / 'parameter_server.txt', report.table(found, SIZE), *said)
     console.print(f'Files in {out}.')

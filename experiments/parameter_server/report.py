@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from experiments import figures, tables
@@ -16,8 +17,9 @@ from experiments.parameter_server.setting import GRADIENT, SIGMA, SLOWER, SYNCHR
 
 BAR = 1.25  # how far apart measured and predicted may be, as a factor
 FAST, SLOW = slice(0, WORKERS - 1), slice(WORKERS - 1, WORKERS)
+GROUPS = {'fast workers': FAST, 'the slow worker': SLOW}
 COLORS = {'fast workers': figures.SKY, 'the slow worker': figures.VERMILION}
-SHOWN = 0.999  # of the predicted delays; longer ones are left out of the figure
+SHOWN = 2e-3  # the smallest predicted share in the figure
 
 
 def asynchronous(found: list[Compared]) -> list[Compared]:
@@ -75,7 +77,7 @@ def findings(found: list[Compared]) -> list[str]:
         f'{len(found)} runs. The farthest is {far.protocol}, {far.scheme}, {label(far.link)}.'
     ]
     parts = []
-    for name, who in zip(COLORS, (FAST, SLOW), strict=True):
+    for name, who in GROUPS.items():
         own = [c.delays_ratio(who) for c in late]
         parts.append(f'from {min(own):.2f} to {max(own):.2f} for {name}')
     says.append(
@@ -122,6 +124,19 @@ def csv_row(c: Compared) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def histogram_rows(found: list[Compared]) -> list[dict[str, Any]]:
+    """How often each delay was, among the gradients of the fast workers and of the slow one."""
+    return [
+        {
+            'scheme': c.scheme, 'link': label(c.link), 'workers': name, 'delay': delay,
+            'measured': f'{measured:.4f}', 'predicted': f'{predicted:.4f}',
+        }
+        for c in asynchronous(found)
+        for name, who in GROUPS.items()
+        for delay, (measured, predicted) in enumerate(zip(*c.shares(who), strict=True))
+    ]  # fmt: skip
+
+
 def figure(found: list[Compared]) -> Figure:
     """Delays as measured (bars) and as predicted (points): a row a scheme, a column a link."""
     late = asynchronous(found)
@@ -134,9 +149,10 @@ def figure(found: list[Compared]) -> Figure:
     for panel in panels[-1]:
         panel.set_xlabel('steps late')
     for panel in panels[:, 0]:
-        panel.set_ylabel('share of the gradients')
+        panel.set_ylabel('share of their gradients')
     bars = [
-        (f'{name}, measured', {'color': color, 'linewidth': 7}) for name, color in COLORS.items()
+        (f'{name}, measured', {'color': color, 'linewidth': 7, 'alpha': 0.6})
+        for name, color in COLORS.items()
     ]
     points = [(f'{name}, predicted', _point(color)) for name, color in COLORS.items()]
     figures.legend(drawing, [*bars, *points], columns=4)
@@ -144,18 +160,16 @@ def figure(found: list[Compared]) -> Figure:
 
 
 def _histogram(panel: Axes, c: Compared) -> None:
-    predicted = c.predicted
-    whole = int(max(predicted.delay.max(), c.measured.delay.max()))
-    measured, said = (a.histogram(whole) for a in (c.measured, predicted))
-    longest = int(max(np.quantile(predicted.delay, SHOWN), c.measured.delay.max()))
-    x = np.arange(longest + 1)
-    for i, (who, color) in enumerate(zip((FAST, SLOW), COLORS.values(), strict=True)):
-        bars, points = (h[who].sum(0)[: longest + 1] for h in (measured, said))
-        panel.bar(x + 0.4 * i - 0.2, bars, width=0.4, color=color, alpha=0.6)
-        panel.plot(x + 0.4 * i - 0.2, points, **_point(color))
+    for i, (name, who) in enumerate(GROUPS.items()):
+        measured, predicted = c.shares(who)
+        shown = np.flatnonzero((measured > 0) | (predicted > SHOWN))
+        x = shown + 0.4 * i - 0.2
+        panel.bar(x, measured[shown], width=0.4, color=COLORS[name], alpha=0.6)
+        panel.plot(x, predicted[shown], **_point(COLORS[name]))
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_title(
         f'{c.scheme}, {label(c.link)}: a step in {1e3 * c.measured.seconds_a_step:.0f} ms, '
-        f'predicted {1e3 * predicted.seconds_a_step:.0f}',
+        f'predicted {1e3 * c.predicted.seconds_a_step:.0f}',
         fontsize=9,
     )
 

@@ -62,6 +62,12 @@ class Compared(NamedTuple):
         """Mean delay of some workers, measured over predicted."""
         return self.measured.mean_delay(workers) / self.predicted.mean_delay(workers)
 
+    def shares(self, workers: slice) -> list[np.ndarray]:
+        """How often each delay was among the gradients of some workers, measured and predicted."""
+        longest = int(max(run.delay.max() for run in (self.measured, *self.simulated)))
+        both = [run.histogram(longest)[workers].sum(0) for run in (self.measured, self.predicted)]
+        return [counts / counts.sum() for counts in both]
+
     @property
     def distance(self) -> float:
         """Between the distributions of worker and delay, in total variation."""
