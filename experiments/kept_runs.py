@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 R = TypeVar('R')
+SMALLEST = 1e-6  # of the first rate, below which a method that diverges is given up
 
 
 class KeptRuns(Generic[R]):
@@ -52,9 +54,13 @@ def best_of(run: Callable[[float], R], loss: Callable[[R], float], rate: float, 
       factor: between neighbouring rates.
     """
     best, at = run(rate), rate
+    while not math.isfinite(loss(best)) and at > SMALLEST * rate:  # it diverged
+        at /= factor
+        best = run(at)
     for step in (factor, 1 / factor):
+        start = at
         while loss(other := run(at * step)) < loss(best):
             best, at = other, at * step
-        if at != rate:  # the other side is known to be worse
+        if at != start:  # the other side is known to be worse
             break
     return best

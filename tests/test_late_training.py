@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.late_training import delays, delays_report, ways
 from experiments.late_training.cells import Cell, cells
 from experiments.memory.runs import EVERY, Run, Setting, Trainer
 from experiments.models import Size
+from gradzip import clock
 
 SETTING = Setting(Size(1, 32, 1, 16), workers=2, examples=1, horizon=40)
 
@@ -56,16 +56,14 @@ def test_rates_and_strengths_are_tuned_on_the_first_seed(tmp_path):
     assert len(delays_report.figure(found, SETTING).axes) == 2
 
 
-@pytest.fixture(scope='module')
-def shapes():
-    return jax.ShapeDtypeStruct((100_000,), jnp.float32)
-
-
-def test_every_way_has_the_same_time_and_its_own_gradients(shapes):
-    until = ways.horizon(shapes, 50, seed=0)
-    counts = {}
+def test_every_way_has_the_same_time_and_its_own_gradients():
+    networks = {
+        packed: clock.Network(up=up, down=8 * up, link=ways.LINK)
+        for packed, up in ((False, 50_000), (True, 5_000))
+    }
+    until, counts = ways.horizon(networks[False], 50, seed=0), {}
     for way in ways.WAYS:
-        arrived = ways.arrivals(way, shapes, until, seed=0)
+        arrived = ways.arrivals(way, networks[way.compressed], until, seed=0)
         counts[way.name] = len(arrived.worker)
         assert len(arrived.worker) == len(arrived.delays) == way.batch * len(arrived.step_seconds)
         assert until - 2 < arrived.step_seconds[-1] <= until
@@ -76,3 +74,11 @@ def test_every_way_has_the_same_time_and_its_own_gradients(shapes):
     assert counts['synchronous'] == 50 * ways.WORKERS
     assert counts['asynchronous'] > 2 * counts['synchronous']
     assert counts['asynchronous, compressed'] > counts['asynchronous']
+
+
+def test_a_worker_receives_the_model_or_the_messages_of_all():
+    params = jax.ShapeDtypeStruct((100_000,), jnp.float32)
+    model = ways.network(params, compressed=False)
+    assert model.up == model.down == 4 * 100_000
+    packed = ways.network(params, compressed=True)
+    assert packed.down == ways.WORKERS * packed.up < model.down / 5

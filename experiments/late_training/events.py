@@ -82,12 +82,13 @@ class EventTrainer:
         self.say: Callable[[str], Any] = lambda text: None  # is told how far a run is
         self.runs = self._kept.runs
         self.params = Model(setting.size).params
-        self.until = ways.horizon(self.params, setting.rounds, CLOCK_SEED)
+        self.networks = {packed: ways.network(self.params, packed) for packed in (False, True)}
+        self.until = ways.horizon(self.networks[False], setting.rounds, CLOCK_SEED)
         self._programs: dict[str, tuple[Callable, Callable]] = {}
 
     def arrivals(self, way: Way) -> ways.Arrivals:
         """The gradients that are used in the time that all ways have."""
-        return ways.arrivals(way, self.params, self.until, CLOCK_SEED)
+        return ways.arrivals(way, self.networks[way.compressed], self.until, CLOCK_SEED)
 
     def run(self, way: Way, rate: float, seed: int) -> Curve:
         """Trains until the time is over."""

@@ -37,17 +37,6 @@ class Way:
         adam = optax.adam(rate, b1=0.0, b2=0.99) if self.compressed else optax.adam(rate)
         return optax.chain(gz.take_turns(own, WORKERS), gz.every(adam, self.batch))
 
-    def network(self, params: Any) -> clock.Network:
-        """A worker receives the model, or every message since its last one if these are shorter.
-
-        A message goes to all workers once, so that a worker receives as many in a cycle as there
-        are workers, in the mean.
-        """
-        model = gz.payload_bytes(gz.Identity(), params)
-        up = gz.payload_bytes(SCHEME, params) if self.compressed else model
-        down = min(WORKERS * up, model)
-        return clock.Network(up=up, down=down, link=LINK, latency=LATENCY)
-
 
 PROTOCOLS = {
     'synchronous': (clock.Synchronous(), WORKERS, figures.GREY),
@@ -77,16 +66,28 @@ class Arrivals(NamedTuple):
     step_seconds: np.ndarray  # f64[steps], when each step was taken
 
 
-def horizon(params: Any, rounds: int, seed: int) -> float:
-    """The seconds of so many rounds of the synchronous protocol with exact messages."""
-    return float(_simulated(WAYS[0], params, rounds, seed).step_seconds[-1])
+def network(params: Any, compressed: bool) -> clock.Network:
+    """What a message and its answer cost.
+
+    A worker receives the model, or every message since its last one if these are shorter. A message
+    goes to all workers once, so that a worker receives as many in a cycle as there are workers, in
+    the mean.
+    """
+    model = gz.payload_bytes(gz.Identity(), params)
+    up = gz.payload_bytes(SCHEME, params) if compressed else model
+    return clock.Network(up=up, down=min(WORKERS * up, model), link=LINK, latency=LATENCY)
 
 
-def arrivals(way: Way, params: Any, until: float, seed: int) -> Arrivals:
+def horizon(links: clock.Network, rounds: int, seed: int) -> float:
+    """The seconds of so many rounds of the synchronous protocol."""
+    found = clock.simulate(clock.Synchronous(), times(), steps=rounds, network=links, seed=seed)
+    return float(found.step_seconds[-1])
+
+
+def arrivals(way: Way, links: clock.Network, until: float, seed: int) -> Arrivals:
     """What arrives until so many seconds have passed."""
-    network = way.network(params)
-    steps = int(1.2 * until / clock.predict(way.protocol, times(), network=network)) + 10
-    run = _simulated(way, params, steps, seed)
+    steps = int(1.2 * until / clock.predict(way.protocol, times(), network=links)) + 10
+    run = clock.simulate(way.protocol, times(), steps=steps, network=links, seed=seed)
     assert run.step_seconds[-1] > until, 'more steps are needed than predicted'
     count = int(np.searchsorted(run.step_seconds, until, side='right'))
     own = run.used & (run.applied < count)
@@ -98,9 +99,3 @@ def times() -> list[clock.Times]:
     """Of one gradient, for every worker: the last one is slow."""
     means = [GRADIENT] * (WORKERS - 1) + [SLOWER * GRADIENT]
     return [clock.LogNormal(mean, sigma=SIGMA) for mean in means]
-
-
-def _simulated(way: Way, params: Any, steps: int, seed: int) -> clock.Run:
-    return clock.simulate(
-        way.protocol, times(), steps=steps, network=way.network(params), seed=seed
-    )

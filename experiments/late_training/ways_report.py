@@ -40,7 +40,7 @@ def table(found: Found, trainer: EventTrainer, entries: int) -> Grid:
     ]  # fmt: skip
     rows, until = [], trainer.until
     for way, runs in found.items():
-        arrived, network = trainer.arrivals(way), way.network(trainer.params)
+        arrived, network = trainer.arrivals(way), trainer.networks[way.compressed]
         losses = np.array([run.last for run in runs])
         seconds = seconds_to(found, way)
         tried = sum((run.way, run.seed) == (way.name, 0) for run in trainer.runs)

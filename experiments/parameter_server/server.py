@@ -29,6 +29,7 @@ class Server:
         self.codec, self.steps = codec, steps
         self.model, self.version = np.zeros(size, np.float32), 0
         self.records: list[Record] = []
+        self._moves: list[np.ndarray] = []  # of the step that is under way
         self._lock, self._start = threading.Lock(), 0.0
 
     def serve(self, connections: dict[int, socket.socket], synchronous: bool) -> None:
@@ -63,15 +64,18 @@ class Server:
             with self._lock:
                 if self.version < self.steps:
                     self.records.append((worker, born, self.version, second))
-                    self.model = self.model - np.float32(RATE) * gradient
-                    self.version += wait is None
+                    self._moves.append(np.float32(-RATE) * gradient)
+                    if wait is None:
+                        self._step()
             if wait is not None:
-                wait()
+                wait()  # the last one to arrive takes the step
             version, model = self._read()
         send(connection, STOP)
 
     def _step(self) -> None:
-        """Ends a step of the synchronous protocol, when the last gradient has arrived."""
+        """Applies what has arrived since the last step; until then all workers see one version."""
+        self.model = sum(self._moves, self.model)
+        self._moves = []
         self.version += 1
 
     def _read(self) -> tuple[int, bytes]:
