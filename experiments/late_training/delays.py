@@ -21,7 +21,7 @@ class Found(NamedTuple):
     cell: Cell
     runs: list[Run]  # at the best rate, one for each seed
     strength: float
-    tried: int  # runs of the first seed
+    tried: int = 0  # runs of the first seed
 
     def losses(self, setting: Setting) -> np.ndarray:
         """On unseen text after the horizon: f64[seeds]."""
@@ -34,11 +34,27 @@ Table = dict[Cell, Found]
 def compare(
     trainer: Trainer, cells: list[Cell], seeds: int, strengths: tuple[float, ...] = STRENGTHS
 ) -> Table:
-    """Every cell's runs at its best rate, which is tuned on the first seed."""
+    """Every cell's runs at its best rate, which is tuned on the first seed.
+
+    A walk may stop early, as losses of late gradients are noisy. So that a compensation is not
+    taken for better only because its walk went further, the walk without it is repeated from there.
+    """
     table: Table = {}
     for cell in cells:
         table[cell] = _tuned(trainer, cell, seeds, strengths, _start(table, cell))
-    return table
+        if cell.compensated:
+            plain = dataclasses.replace(cell, compensated=False)
+            again = _tuned(trainer, plain, seeds, strengths, table[cell].runs[0].rate)
+            table[plain] = min(
+                table[plain], again, key=lambda found: found.losses(trainer.setting)[0]
+            )
+    tried = {cell: _tried(trainer, cell, strengths) for cell in cells}
+    return {cell: found._replace(tried=tried[cell]) for cell, found in table.items()}
+
+
+def _tried(trainer: Trainer, cell: Cell, strengths: tuple[float, ...]) -> int:
+    names = {cell.method(strength).name for strength in strengths}
+    return sum(run.seed == 0 and run.method in names for run in trainer.runs)
 
 
 def _start(table: Table, cell: Cell) -> float:
@@ -51,20 +67,21 @@ def _start(table: Table, cell: Cell) -> float:
 def _tuned(
     trainer: Trainer, cell: Cell, seeds: int, strengths: tuple[float, ...], start: float
 ) -> Found:
-    strength, best = strengths[0], trainer.tuned(
-        cell.method(strengths[0]), start, 0, None, FACTOR
-    )  # fmt: skip
-    horizon = trainer.setting.horizon
+    """Tuned on the first seed; a rate at which another seed diverges is too large."""
+    horizon, strength = trainer.setting.horizon, strengths[0]
+    best = trainer.tuned(cell.method(strength), start, 0, None, FACTOR)
     if cell.compensated:
         for other in strengths[1:]:
             run = trainer.run(cell.method(other), best.rate, 0, None)
             if run.after(horizon) < best.after(horizon):
                 strength, best = other, run
-    method = cell.method(strength)
-    runs = [trainer.run(method, best.rate, seed, None) for seed in range(seeds)]
-    names = {cell.method(s).name for s in strengths}
-    tried = sum(run.seed == 0 and run.method in names for run in trainer.runs)
-    return Found(cell, runs, strength, tried)
+    method, rate = cell.method(strength), best.rate
+    while True:
+        runs = [trainer.run(method, rate, seed, None) for seed in range(seeds)]
+        if all(np.isfinite(run.after(horizon)) for run in runs):
+            break
+        rate /= FACTOR
+    return Found(cell, runs, strength)
 
 
 def extra_loss(table: Table, cell: Cell, base: Cell, setting: Setting) -> np.ndarray:

@@ -29,7 +29,7 @@ def table(found: Table, setting: Setting, model: Model) -> Grid:
     """Rates, losses and steps of all cells."""
     heads = [
         'optimizer, delay', 'gradients', 'bits an entry', 'best rate', 'strength', 'rates tried',
-        'loss', 'of the seeds', 'more than at delay 0', 'steps / exact',
+        'loss', 'seeds', 'more than at delay 0', 'steps / exact',
     ]  # fmt: skip
     rows = []
     for cell, own in found.items():
@@ -41,7 +41,7 @@ def table(found: Table, setting: Setting, model: Model) -> Grid:
                 f'{cell.optimizer}, {cell.tau}', cell.treatment,
                 f'{cell.method(1.0).bits(model.params, setting.workers):.3g}',
                 f'{own.runs[0].rate:.3g}', f'{own.strength:g}' if cell.compensated else '-',
-                f'{own.tried}', f'{losses.mean():.3f}', f'{losses.min():.3f} to {losses.max():.3f}',
+                f'{own.tried}', f'{losses.mean():.3f}', f'{losses.min():.3f}-{losses.max():.3f}',
                 f'{extra_loss(found, cell, base, setting).mean():+.3f}' if cell.tau else '-',
                 f'{ratio:.2f}' if np.isfinite(ratio) else '-',
             ]

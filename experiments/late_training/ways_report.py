@@ -36,7 +36,7 @@ def table(found: Found, trainer: EventTrainer, entries: int) -> Grid:
     """Seconds, gradients, delays and losses of all ways."""
     heads = [
         'way', 'KB sent', 'KB received', 'ms a step', 'gradients a second', 'delay: mean',
-        'longest', 'best rate', 'rates tried', 'loss', 'of the seeds', 'seconds', 'sooner',
+        'longest', 'best rate', 'rates tried', 'loss', 'seeds', 'seconds', 'sooner',
     ]  # fmt: skip
     rows, until = [], trainer.until
     for way, runs in found.items():
@@ -50,7 +50,7 @@ def table(found: Found, trainer: EventTrainer, entries: int) -> Grid:
                 f'{1e3 * until / len(arrived.step_seconds):.3g}',
                 f'{len(arrived.worker) / until:.3g}', f'{arrived.delays.mean():.3g}',
                 f'{arrived.delays.max()}', f'{runs[0].rate:.3g}', f'{tried}',
-                f'{losses.mean():.3f}', f'{losses.min():.3f} to {losses.max():.3f}',
+                f'{losses.mean():.3f}', f'{losses.min():.3f}-{losses.max():.3f}',
                 *(['-', '-'] if seconds is None else [f'{seconds:.0f}', f'{until / seconds:.2f}']),
             ]
         )  # fmt: skip
