@@ -45,9 +45,7 @@ def test_rates_and_strengths_are_tuned_on_the_first_seed(tmp_path):
     )
     assert (first.tried, late.tried, helped.tried) == (4, 3, 4)  # from 0.5; from the best before
     says = ' '.join(delays_report.findings(found, SETTING))
-    assert (
-        'SGD: a delay of 8 steps adds +1.000 nats after 40 steps; with compression +1.000.' in says
-    )
+    assert 'SGD: delays of 8 steps add +1.000 nats after 40 steps; with compression +1.000.' in says
     assert (
         'compensation changes the loss by -0.500 nats without compression (lower in 2 of 2' in says
     )

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.late_training.cells import RATES, Cell
-from experiments.memory.runs import Run, Setting, Trainer
+from experiments.memory.runs import EVERY, SMOOTH, Run, Setting, Trainer
 
 FACTOR = 2.0  # between neighbouring rates
 STRENGTHS = 1.0, 16.0  # of the compensation; the rate is tuned with the first
-FASTER = 0.5  # the steps to a loss are counted to that of exact training after this share
+EARLY = 0.2  # steps to a loss are counted to that of exact training after this share
 
 
 class Found(NamedTuple):
@@ -89,13 +89,18 @@ def extra_loss(table: Table, cell: Cell, base: Cell, setting: Setting) -> np.nda
     return table[cell].losses(setting) - table[base].losses(setting)
 
 
+def early(setting: Setting) -> int:
+    """Steps after which the loss of exact training without delay is a target for all cells."""
+    return max(SMOOTH, round(EARLY * setting.horizon / EVERY)) * EVERY
+
+
 def steps_ratio(table: Table, cell: Cell, setting: Setting) -> float:
-    """Steps to the loss of exact training without delay after half the horizon, over these.
+    """Steps to the loss of exact training without delay after `early` steps, over these.
 
     The mean over seeds; infinity if one of them does not get there within the horizon.
     """
     base = table[dataclasses.replace(cell, tau=0, compressed=False, compensated=False)]
-    target = round(FASTER * setting.horizon)
+    target = early(setting)
     ratios = []
     for run, exact in zip(table[cell].runs, base.runs, strict=True):
         steps = run.reached(exact.after(target))

@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 
 from experiments import figures, tables
 from experiments.late_training.cells import SCHEME_NAME, Cell
-from experiments.late_training.delays import FASTER, Found, Table, extra_loss, steps_ratio
+from experiments.late_training.delays import Found, Table, early, extra_loss, steps_ratio
 from experiments.memory.runs import EVERY, SMOOTH, Run, Setting
 from experiments.models import Model
 
@@ -55,9 +55,9 @@ def table(found: Table, setting: Setting, model: Model) -> Grid:
     caption = (
         f'Loss on unseen text in nats a character after {setting.horizon} steps, a mean of {SMOOTH}'
         f' measurements over {SMOOTH * EVERY} steps. Rates were tuned for every row on the first '
-        'seed, in factors of 2, then the strength of the compensation at that rate. Compressed: '
-        f'{SCHEME_NAME} with a memory, under Adam without momentum. steps / exact: steps to the '
-        f'loss of exact training without delay after {FASTER * setting.horizon:.0f}, over these; '
+        'seed, in factors of 2, then the strength of the compensation at that rate, 1 or 16. '
+        f'Compressed: {SCHEME_NAME} with a memory, under Adam without momentum. steps / exact: steps to the '
+        f'loss of exact training without delay after {early(setting)}, over these; '
         f'"-": not within {setting.horizon} steps.'
     )
     return tables.table(title, heads, rows, names=2, caption=caption)
@@ -67,7 +67,7 @@ def findings(found: Table, setting: Setting) -> list[str]:
     """What delays cost, and whether compression or compensation changes that."""
     optimizers = list(dict.fromkeys(cell.optimizer for cell in found))
     delays = [tau for tau in dict.fromkeys(cell.tau for cell in found) if tau]
-    says = []
+    says, late = [], ', '.join(map(str, delays))
     for optimizer in optimizers:
         exact = [_extra(found, Cell(optimizer, tau), Cell(optimizer, 0), setting) for tau in delays]
         packed = [
@@ -75,7 +75,7 @@ def findings(found: Table, setting: Setting) -> list[str]:
             for tau in delays
         ]
         says.append(
-            f'{optimizer}: {_listed("a delay of", delays, "steps", exact)} nats after '
+            f'{optimizer}: delays of {late} steps add {", ".join(exact)} nats after '
             f'{setting.horizon} steps; with compression {", ".join(packed)}.'
         )
         gaps = [
@@ -84,15 +84,11 @@ def findings(found: Table, setting: Setting) -> list[str]:
         ]
         says.append(
             f'{optimizer}: compression changes the loss by {", ".join(gaps)} nats at delays of '
-            f'{", ".join(map(str, (0, *delays)))} steps.'
+            f'0, {late} steps.'
         )
         for tau in delays:
             says.append(_compensation(found, optimizer, tau, setting))
     return says
-
-
-def _listed(before: str, delays: list[int], unit: str, costs: list[str]) -> str:
-    return f'{before} {", ".join(map(str, delays))} {unit} adds {", ".join(costs)}'
 
 
 def _extra(found: Table, cell: Cell, base: Cell, setting: Setting) -> str:
@@ -135,7 +131,7 @@ def figure(found: Table, setting: Setting) -> Figure:
         own = [f for f in found.values() if f.cell.optimizer == optimizer]
         ends = [f.losses(setting).mean() for f in own]
         finite = figures.finite(ends)
-        panels[0, column].set_ylim(min(finite) - 0.1, max(3.2, max(finite) + 0.2))
+        panels[0, column].set_ylim(min(finite) - 0.1, max(finite) + 0.7)
     labels = [*STYLES.items(), ('exact and not late', BASE)]
     figures.legend(drawing, labels, columns=5)
     return drawing
