@@ -56,8 +56,8 @@ def table(found: Table, setting: Setting, model: Model) -> Grid:
         f'Loss on unseen text in nats a character after {setting.horizon} steps, a mean of {SMOOTH}'
         f' measurements over {SMOOTH * EVERY} steps. Rates were tuned for every row on the first '
         'seed, in factors of 2, then the strength of the compensation at that rate, 1 or 16. '
-        f'Compressed: {SCHEME_NAME} with a memory, under Adam without momentum. steps / exact: steps to the '
-        f'loss of exact training without delay after {early(setting)}, over these; '
+        f'Compressed: {SCHEME_NAME} with a memory, under Adam without momentum. steps / exact: '
+        f'steps to the loss of exact training without delay after {early(setting)}, over these; '
         f'"-": not within {setting.horizon} steps.'
     )
     return tables.table(title, heads, rows, names=2, caption=caption)

@@ -35,8 +35,8 @@ def seconds_to(found: Found, way: Way) -> float | None:
 def table(found: Found, trainer: EventTrainer, entries: int) -> Grid:
     """Seconds, gradients, delays and losses of all ways."""
     heads = [
-        'way', 'KB sent', 'KB received', 'ms a step', 'gradients a second', 'delay: mean',
-        'longest', 'best rate', 'rates tried', 'loss', 'seeds', 'seconds', 'sooner',
+        'way', 'KB up', 'KB down', 'ms a step', 'gradients/s', 'delay: mean',
+        'longest', 'best rate', 'tried', 'loss', 'seeds', 'seconds', 'sooner',
     ]  # fmt: skip
     rows, until = [], trainer.until
     for way, runs in found.items():
@@ -64,8 +64,8 @@ def table(found: Found, trainer: EventTrainer, entries: int) -> Grid:
         f'A gradient takes {1e3 * GRADIENT:.0f} ms in the mean (log-normal, sigma {SIGMA:g}), and '
         f'{SLOWER:g} times as long on one worker; every worker has a link of {LINK}/s and '
         f'{LATENCY}. Loss on unseen text in nats a character at the end, a mean of {SMOOTH} '
-        'measurements. Rates of Adam were tuned in factors of 2 on the first seed. seconds: to the '
-        f'last loss of the way "{FIRST.name}"; "-": not reached with every seed.'
+        'measurements. Rates of Adam were tuned in factors of 2 on the first seed; tried: how many. '
+        f'seconds: to the last loss of the way "{FIRST.name}"; "-": not reached with every seed.'
     )
     return tables.table(title, heads, rows, caption=caption)
 
