@@ -64,7 +64,7 @@ def table(found: Found, trainer: EventTrainer, entries: int) -> Grid:
         f'A gradient takes {1e3 * GRADIENT:.0f} ms in the mean (log-normal, sigma {SIGMA:g}), and '
         f'{SLOWER:g} times as long on one worker; every worker has a link of {LINK}/s and '
         f'{LATENCY}. Loss on unseen text in nats a character at the end, a mean of {SMOOTH} '
-        'measurements. Rates of Adam were tuned in factors of 2 on the first seed; tried: how many. '
+        'measurements. Rates of Adam were tuned in factors of 2 on the first seed; tried: so many. '
         f'seconds: to the last loss of the way "{FIRST.name}"; "-": not reached with every seed.'
     )
     return tables.table(title, heads, rows, caption=caption)
