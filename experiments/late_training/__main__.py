@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode='rich')
 def main(
     parts: Annotated[str, typer.Option(help='With commas.')] = ','.join(PARTS),
     quick: Annotated[
-        bool, typer.Option('--quick', help='A small model, few steps, one seed: a minute.')
+        bool, typer.Option('--quick', help='A small model, few steps, one seed: two minutes.')
     ] = False,
     layers: Annotated[int, typer.Option(min=1, help='Of the transformer.')] = 2,
     width: Annotated[int, typer.Option(min=32, help='Of the transformer.')] = 64,
