@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import optax
 
 import gradzip as gz
+from experiments.kept_runs import KeptRuns, best_of
 from experiments.memory.methods import AXIS, EXACT, Method
 from experiments.models import Model, Size, text
 
@@ -65,19 +65,11 @@ class Trainer:
     """Runs methods, and keeps what it ran in a file, so that an interrupted search goes on."""
 
     def __init__(self, setting: Setting, path: Path):
-        self.setting, self._path = setting, path
+        self.setting, self._kept = setting, KeptRuns(path, setting, Run)
         self.say: Say = lambda text: None  # is told how far a run is
         self._unseen = text().unseen(UNSEEN, setting.size)
-        self.runs: list[Run] = []
+        self.runs = self._kept.runs
         self._programs: dict[str, tuple[Callable, Callable]] = {}
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            if kept['setting'] != dataclasses.asdict(setting):
-                raise ValueError(
-                    f'{path} holds runs of another setting, {kept["setting"]}. Choose another '
-                    f'folder by --out for {dataclasses.asdict(setting)}.'
-                )
-            self.runs = [Run(**run) for run in kept['runs']]
 
     def run(self, method: Method, rate: float, seed: int, target: float | None) -> Run:
         """Trains for the horizon, and beyond it until the loss is at the target, if it ever is."""
@@ -98,27 +90,19 @@ class Trainer:
             self.say(f'{method.name}, rate {rate:.2g}, seed {seed}: {done}, {loss:.3f} nats')
             if not np.isfinite(run.curve[-1]):
                 break
-        self.runs.append(run)
-        kept = {
-            'setting': dataclasses.asdict(setting),
-            'runs': [*map(dataclasses.asdict, self.runs)],
-        }
-        self._path.write_text(json.dumps(kept))
+        self._kept.add(run)
         return run
 
-    def tuned(self, method: Method, rate: float, seed: int, target: float | None) -> Run:
+    def tuned(
+        self, method: Method, rate: float, seed: int, target: float | None, factor: float = FINEST
+    ) -> Run:
         """The run at the best rate, found by walking from `rate` while the loss gets lower."""
-        loss = lambda run: run.after(self.setting.horizon)  # noqa: E731
-        best = self.run(method, rate, seed, target)
-        for factor in (FINEST, 1 / FINEST):
-            while True:
-                other = self.run(method, best.rate * factor, seed, target)
-                if loss(other) >= loss(best):
-                    break
-                best = other
-            if not np.isclose(best.rate, rate):  # the other side is known to be worse
-                break
-        return best
+        return best_of(
+            lambda at: self.run(method, at, seed, target),
+            lambda run: run.after(self.setting.horizon),
+            rate,
+            factor,
+        )
 
     def _batches(self, seed: int, step: int) -> np.ndarray:
         """i32[EVERY, workers, examples, context + 1]."""

@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,10 +64,11 @@ class Network:
         for name in (self.hub, *self.names):
             _remove(name)
 
-    def limit(self, link: Link) -> None:
-        """Gives every worker such a link."""
-        ends = [(name, 'eth0') for name in self.names]
-        ends += [(self.hub, f'port{rank}') for rank in range(len(self.names))]
+    def limit(self, link: Link, ranks: Iterable[int] | None = None) -> None:
+        """Gives such a link to these workers, or to all."""
+        ranks = range(len(self.names)) if ranks is None else list(ranks)
+        ends = [(self.names[rank], 'eth0') for rank in ranks]
+        ends += [(self.hub, f'port{rank}') for rank in ranks]
         for name, device in ends:
             with contextlib.suppress(NetworkError):  # there is nothing to remove the first time
                 _tc('-n', name, 'qdisc', 'del', 'dev', device, 'root')

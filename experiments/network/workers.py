@@ -25,10 +25,10 @@ class WorkerDied(RuntimeError):
 
 
 class Workers:
-    """One process on every machine."""
+    """One process on every machine, of a module that answers a line of JSON by another."""
 
-    def __init__(self, made: Network) -> None:
-        self.network = made
+    def __init__(self, made: Network, module: str) -> None:
+        self.network, self.module = made, module
         self.processes: list[subprocess.Popen] = []
         self.logs: list[IO[str]] = []
 
@@ -42,7 +42,7 @@ class Workers:
         address = f'{self.network.addresses[0]}:{PORT}'
         for rank in range(self.count):
             self.logs.append(tempfile.TemporaryFile('w+'))  # noqa: SIM115 - closed with the rest
-            program = [sys.executable, '-m', 'experiments.network.worker']
+            program = [sys.executable, '-m', self.module]
             self.processes.append(
                 self.network.start(
                     rank,
@@ -88,9 +88,11 @@ class Workers:
 
 
 @contextmanager
-def workers_on(made: Network, workload: dict) -> Iterator[Workers]:
+def workers_on(
+    made: Network, workload: dict, module: str = 'experiments.network.worker'
+) -> Iterator[Workers]:
     """Workers that are ended in any case."""
-    started = Workers(made)
+    started = Workers(made, module)
     try:
         started.start(workload)
         yield started

@@ -1,0 +1,1 @@
+"""A transformer that learns from late gradients: `python -m experiments.late_training`."""

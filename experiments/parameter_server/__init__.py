@@ -1,0 +1,1 @@
+"""A parameter server in real processes: `python -m experiments.parameter_server`."""
