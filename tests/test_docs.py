@@ -111,6 +111,7 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     'memory': 'comparison/tables.txt',
     'quadratics': 'quadratics/quadratics.txt',
     'steps': 'memory/memory.txt',
+    'methods': 'memory/methods/memory.txt',
     'dgc': 'dgc/dgc.txt',
     'clock': 'clock/clock.txt',
     **dict.fromkeys(('late', 'reused', 'rare', 'delayed'), 'staleness/staleness.txt'),
