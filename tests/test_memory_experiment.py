@@ -59,6 +59,15 @@ def test_the_search_walks_to_the_best_rate(start, tmp_path):
     assert len(trainer.runs) == (3 if start == 0.004 else 6 if start < 0.004 else 7)
 
 
+def test_without_a_search_every_method_has_the_given_rate(tmp_path):
+    trainer = Curves(SETTING, tmp_path / 'runs.json')
+    chosen = [method for method in METHODS if method.name in (EXACT, LOCAL)]
+    found = compare(trainer, chosen, 0.002, 2, search=False)
+    assert [run.rate for run in found[EXACT]] == [0.002, 0.002]
+    assert [run.rate for run in found[LOCAL]] == [0.001, 0.001]
+    assert len(trainer.runs) == 4
+
+
 @pytest.mark.slow
 def test_bits_are_those_of_the_chain():
     """An exchange in every fourth step counts a quarter; float32 counts 32 bits."""

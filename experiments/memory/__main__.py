@@ -30,6 +30,10 @@ def main(
     examples: Annotated[int, typer.Option(min=1, help='Windows of 64 characters a worker.')] = 2,
     seeds: Annotated[int, typer.Option(min=1, help='Runs of every method.')] = 3,
     rate: Annotated[float, typer.Option(help='Where the search for rates begins.')] = 2e-3,
+    search: Annotated[
+        bool,
+        typer.Option(help='For the best rates; without it, --rate and a factor of each method.'),
+    ] = True,
     method: Annotated[
         list[str] | None,
         typer.Option(help='A part of the name of a method; repeat for several. All by default.'),
@@ -59,11 +63,12 @@ def main(
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task('')
         trainer.say = lambda text: progress.update(bar, description=text)
-        found = compare(trainer, methods, 0.01 if quick else rate, 1 if quick else seeds)
+        rate, seeds = (0.01, 1) if quick else (rate, seeds)
+        found = compare(trainer, methods, rate, seeds, search)
     model = Model(setting.size)
     rows = report.rows(methods, found, model.params, setting)
     figures.save(report.figure(rows, setting), out / 'memory.png')
-    shown = report.table(rows, setting, model.entries)
+    shown = report.table(rows, setting, model.entries, search)
     tables.show(console, out / 'memory.txt', shown, *report.findings(rows))
     console.print(f'Files in {out}.')
 

@@ -44,13 +44,14 @@ def rows(methods: list[Method], found: dict[str, list[Run]], params: Any, settin
     return out
 
 
-def table(found: list[Row], setting: Setting, entries: int) -> Table:
+def table(found: list[Row], setting: Setting, entries: int, searched: bool = True) -> Table:
     """Bits, rates, steps and losses of all methods."""
+    rates = 'tuned for every method on the first seed, in factors of 1.41' if searched else 'given'
     heads = [
         'method',
         'bits an entry',
         'times fewer',
-        'best rate',
+        'best rate' if searched else 'rate',
         'steps / exact',
         'seeds',
         'loss',
@@ -77,8 +78,8 @@ def table(found: list[Row], setting: Setting, entries: int) -> Table:
         heads,
         lines,
         caption=f'Loss on unseen text in nats a character after {setting.horizon} steps, a mean of '
-        f'{SMOOTH} measurements over {SMOOTH * EVERY} steps. Rates were tuned for every method on '
-        f'the first seed, in factors of 1.41. "-": not reached within {LONGEST} horizons.',
+        f'{SMOOTH} measurements over {SMOOTH * EVERY} steps. Rates were {rates}. '
+        f'"-": not reached within {LONGEST} horizons.',
     )
 
 

@@ -151,14 +151,18 @@ def _model(size: Size, seed: int) -> Model:
 
 
 def compare(
-    trainer: Trainer, methods: list[Method], rate: float, seeds: int
+    trainer: Trainer, methods: list[Method], rate: float, seeds: int, search: bool = True
 ) -> dict[str, list[Run]]:
-    """Each method's runs at its best rate: one for each seed. The rate is tuned on the first."""
+    """Each method's runs at its best rate: one for each seed. The rate is tuned on the first.
+
+    Without a search, the rate is the given one, times the factor of the method.
+    """
     found: dict[str, list[Run]] = {}
     targets: list[float] = []
     for method in methods:
         target = targets[0] if targets else None
-        best = trainer.tuned(method, rate * method.factor, 0, target)
+        one_rate = trainer.tuned if search else trainer.run
+        best = one_rate(method, rate * method.factor, 0, target)
         found[method.name] = [best]
         if method.name == EXACT:
             rate, targets = best.rate, [best.after(trainer.setting.horizon)]
