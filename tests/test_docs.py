@@ -112,6 +112,7 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     'quadratics': 'quadratics/quadratics.txt',
     'steps': 'memory/memory.txt',
     'methods': 'memory/methods/memory.txt',
+    'long': 'memory/long/memory.txt',
     'dgc': 'dgc/dgc.txt',
     'clock': 'clock/clock.txt',
     **dict.fromkeys(('late', 'reused', 'rare', 'delayed'), 'staleness/staleness.txt'),
