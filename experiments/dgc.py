@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from sklearn.datasets import load_digits
 
 import gradzip as gz
 from experiments import tables
+from experiments.progress import saying
 
 AXIS = 'data'
 WORKERS, BATCH = 4, 32  # examples of a worker in a step
@@ -103,12 +103,10 @@ def main(
     console = tables.console()
     names = QUICK if quick else tuple(METHODS)
     grid = Grid((0.1,), 1, QUICK_STEPS) if quick else Grid(RATES, SEEDS, steps)
-    columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
     runs = {}
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task('', total=len(names))
+    with saying(console) as say:
         for i, name in enumerate(names, 1):
-            progress.update(bar, description=f'method {i} of {len(names)}: {name}')
+            say(f'method {i} of {len(names)}: {name}')
             runs[name] = run(METHODS[name], grid)
     tables.write_csv(out / 'runs.csv', csv_rows(runs, grid))
     tables.show(console, out / 'dgc.txt', *report(runs, grid))

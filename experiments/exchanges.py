@@ -50,6 +50,11 @@ def exchange(name: str) -> optax.GradientTransformation:
     return gz.error_feedback(SCHEMES[name], AXIS, key=0)
 
 
+def adam_after_memory(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Adam as `gz.compressed_adam` has it behind a memory: without momentum."""
+    return optax.adam(rate, b1=0.0, b2=0.99)
+
+
 def local_adam(
     rate: optax.ScalarOrSchedule, scheme: gz.types.Scheme, axis: str, steps: int
 ) -> optax.GradientTransformation:
@@ -63,7 +68,7 @@ def local_adam(
     """
     at = rate if callable(rate) else lambda count: rate
     return gz.local_steps(
-        optax.adam(rate, b1=0.0, b2=0.99),
+        adam_after_memory(rate),
         gz.error_feedback(scheme, axis),
         optax.adam(lambda count: 2 * steps * at(steps * (count + 1)), b1=0.0, b2=0.95),
         axis,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+CURVATURE = {'logistic': 0.25, 'least_squares': 1.0}  # largest second derivative of a loss
 ACCURACY = 1e-12  # of the optimum: |grad F(x*)| against the size of the terms that cancel in it
 _MOST_STEPS = 200
 
@@ -21,29 +23,31 @@ class Risk(NamedTuple):
     lam: float
 
 
-def _slopes(data: Risk, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and second derivative of every example's loss, weighted: f64[workers, rows]."""
-    z = data.x @ w
-    if data.kind == 'least_squares':
-        return data.weight * (z - data.y), data.weight
-    chance = _sigmoid(-data.y * z)
-    return -data.weight * data.y * chance, data.weight * chance * (1 - chance)
+def losses(kind: str, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The loss of every example, where its features times the weights are z."""
+    return np.logaddexp(0, -y * z) if kind == 'logistic' else (z - y) ** 2 / 2
 
 
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -z))
+def slopes(
+    kind: str, z: np.ndarray, y: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and second derivative of `losses` by z, times the weight of each example."""
+    if kind == 'least_squares':
+        return weight * (z - y), weight
+    chance = np.exp(-np.logaddexp(0, y * z))  # of the wrong label
+    return -weight * y * chance, weight * chance * (1 - chance)
 
 
 def gradients(data: Risk, ridge: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Each worker's own: f64[workers, features]."""
-    return np.einsum('nr,nrd->nd', _slopes(data, w)[0], data.x) + ridge * w
+    slope, _ = slopes(data.kind, data.x @ w, data.y, data.weight)
+    return np.einsum('nr,nrd->nd', slope, data.x) + ridge * w
 
 
 def value(data: Risk, w: np.ndarray) -> float:
     """F at w."""
-    z = data.x @ w
-    losses = np.logaddexp(0, -data.y * z) if data.kind == 'logistic' else (z - data.y) ** 2 / 2
-    return float(np.sum(data.weight * losses) / len(data.x) + data.lam / 2 * (w @ w))
+    weighted = data.weight * losses(data.kind, data.x @ w, data.y)
+    return float(np.sum(weighted) / len(data.x) + data.lam / 2 * (w @ w))
 
 
 def gap(data: Risk, w0: np.ndarray, optimum: np.ndarray) -> float:
@@ -73,13 +77,14 @@ def optimum_of(data: Risk, start: np.ndarray) -> np.ndarray:
         target = np.concatenate([(root * data.y).ravel(), np.zeros(len(w))])
         return w + np.linalg.lstsq(rows, target - rows @ w, rcond=None)[0]
     for _ in range(_MOST_STEPS):
-        slope, curvature = _slopes(data, w)
+        slope, curvature = slopes(data.kind, data.x @ w, data.y, data.weight)
         gradient = np.tensordot(slope, data.x, 2) / n + data.lam * w
         if np.linalg.norm(gradient) <= ACCURACY * gradient_scale(data, w):
             return w
         rows = (np.sqrt(curvature / n)[..., None] * data.x).reshape(-1, len(w))
         hessian = rows.T @ rows + data.lam * np.eye(len(w))
-        w = _descend(data, w, gradient, np.linalg.solve(hessian, -gradient))
+        direction = np.linalg.solve(hessian, -gradient)
+        w = descended(lambda w: value(data, w), w, gradient, direction)
     raise RuntimeError(f'Newton found no optimum in {_MOST_STEPS} steps; is x badly scaled?')
 
 
@@ -91,9 +96,15 @@ def gradient_scale(data: Risk, w: np.ndarray) -> float:
     return float(np.linalg.norm(terms + data.lam * np.abs(w)))
 
 
-def _descend(data: Risk, w: np.ndarray, gradient: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    here, slope, length = value(data, w), float(gradient @ direction), 1.0
+def descended(
+    value_at: Callable[[np.ndarray], float],
+    w: np.ndarray,
+    gradient: np.ndarray,
+    direction: np.ndarray,
+) -> np.ndarray:
+    """A step from w along a direction, halved until the value falls as Armijo's rule asks."""
+    here, slope, length = value_at(w), float(gradient @ direction), 1.0
     rounding = 1e-14 * (1 + abs(here))
-    while value(data, w + length * direction) > here + 1e-4 * length * slope + rounding:
+    while value_at(w + length * direction) > here + 1e-4 * length * slope + rounding:
         length /= 2
     return w + length * direction

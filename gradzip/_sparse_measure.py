@@ -14,12 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse import linalg as scipy_linalg
 
+from gradzip._empirical import CURVATURE, descended, losses, slopes
 from gradzip.theory._problem import Problem
 from gradzip.theory._supports import graph_constants
 
 linalg: Any = scipy_linalg  # what type checkers infer of it is too narrow
 Matrix = Any  # scipy.sparse.csr_matrix, of whose shape they infer None
-CURVATURE = {'logistic': 0.25, 'least_squares': 1.0}  # largest second derivative of the loss
 ACCURACY = 1e-10  # of the optimum: |grad F(x*)| against |grad F| with all labels' slopes one
 _SMALL = 64  # a matrix of so many rows or columns is formed
 _MOST_STEPS = 100
@@ -132,12 +132,7 @@ def _largest(rows: Matrix, ridge: np.ndarray) -> float:
 
 
 def _slopes(data: Data, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and second derivative of every row's loss, weighted."""
-    z = data.x @ w
-    if data.kind == 'least_squares':
-        return data.weight * (z - data.y), data.weight
-    chance = np.exp(-np.logaddexp(0, data.y * z))
-    return -data.weight * data.y * chance, data.weight * chance * (1 - chance)
+    return slopes(data.kind, data.x @ w, data.y, data.weight)
 
 
 def _gradients(data: Data, ridge: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -149,9 +144,7 @@ def _gradients(data: Data, ridge: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def _value(data: Data, w: np.ndarray) -> float:
-    z = data.x @ w
-    losses = np.logaddexp(0, -data.y * z) if data.kind == 'logistic' else (z - data.y) ** 2 / 2
-    return float(data.weight @ losses + data.lam / 2 * (w @ w))
+    return float(data.weight @ losses(data.kind, data.x @ w, data.y) + data.lam / 2 * (w @ w))
 
 
 def _scale(data: Data) -> float:
@@ -183,13 +176,8 @@ def _hessian(data: Data, curvature: np.ndarray) -> Callable[[np.ndarray], np.nda
 def _step(
     data: Data, w: np.ndarray, gradient: np.ndarray, hessian: Callable, limit: float
 ) -> np.ndarray:
-    """A step of Newton's method, halved until F falls."""
+    """A step of Newton's method."""
     apply = linalg.LinearOperator((len(w), len(w)), hessian, dtype=np.float64)
-    direction = linalg.cg(apply, -gradient, rtol=1e-6, atol=limit / 10, maxiter=20 * len(w) + 100)[
-        0
-    ]
-    here, slope, length = _value(data, w), float(gradient @ direction), 1.0
-    rounding = 1e-14 * (1 + abs(here))
-    while _value(data, w + length * direction) > here + 1e-4 * length * slope + rounding:
-        length /= 2
-    return w + length * direction
+    most = 20 * len(w) + 100
+    direction, _ = linalg.cg(apply, -gradient, rtol=1e-6, atol=limit / 10, maxiter=most)
+    return descended(lambda w: _value(data, w), w, gradient, direction)

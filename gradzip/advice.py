@@ -17,13 +17,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from gradzip import _checks as checks
-from gradzip._empirical import ACCURACY, Risk, gap, gradient_scale, gradients, optimum_of
+from gradzip._empirical import ACCURACY, CURVATURE, Risk, gap, gradient_scale, gradients, optimum_of
 from gradzip._ranking.rank import rank as rank
 from gradzip._ranking.table import Choice as Choice, Ranking as Ranking
 from gradzip._sparse_measure import measure_sparse
 from gradzip.theory import Problem
-
-_CURVATURE = {'logistic': 0.25, 'least_squares': 1.0}  # largest second derivative of the loss
 
 
 def measure(
@@ -83,7 +81,7 @@ def measure(
     Reference: the quantities of Khirirat, Feyzmahdavian, Johansson, arXiv 1806.06573, and of their
       CDC 2017 paper on data sparsity.
     """
-    checks.one_of('measure', 'kind', kind, tuple(_CURVATURE))
+    checks.one_of('measure', 'kind', kind, tuple(CURVATURE))
     if not isinstance(split, bool | np.bool_):
         raise TypeError(f'measure(split=...) must be True or False; got {split!r}.')
     lam = _regularisation(kind, regularisation)
@@ -165,7 +163,7 @@ def _regulariser(data: Risk, touched: np.ndarray, split: bool) -> tuple[np.ndarr
 def _curvatures(data: Risk, ridge: np.ndarray, support: np.ndarray) -> dict[str, float]:
     """Returns L, mu, L_max, L_mean and L_rms, and the constants of the conflict graph."""
     n, d = ridge.shape
-    rows = np.sqrt(_CURVATURE[data.kind] * data.weight)[..., None] * data.x
+    rows = np.sqrt(CURVATURE[data.kind] * data.weight)[..., None] * data.x
     each = np.array([_largest(a, own) for a, own in zip(rows, ridge, strict=True)])
     spectrum = np.linalg.svd(rows.reshape(-1, d) / math.sqrt(n), compute_uv=False) ** 2
     smallest = spectrum[d - 1] if len(spectrum) >= d else 0.0

@@ -11,7 +11,7 @@ import pytest
 import gradzip as gz
 from gradzip import theory
 from tests import reference
-from tests.mappers import AXIS
+from tests.mappers import AXIS, mesh_of
 from tests.test_theory import data
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -56,6 +56,29 @@ def test_descent_is_that_of_the_reference_and_nothing_is_lost(exact):
         y = y - GAMMA * (hessian @ y - linear.mean(0))
     np.testing.assert_allclose(x - GAMMA * errors.mean(0), y, atol=1e-5)
     assert np.linalg.norm(x - y) > 0.01
+
+
+def test_under_shard_map_each_worker_has_the_hessian_of_its_own_loss():
+    """Differentiated by replicated params, it would be the sum of the Hessians of all workers."""
+    curvature, start = jnp.array([1.0, 3.0]), jnp.array([2.0, 1.5])
+    tx = gz.hessian_feedback(gz.TopK(0.5), AXIS, step_size=GAMMA)
+
+    def run(curvature):
+        def loss(x):
+            return curvature * jnp.sum(x * x) / 2
+
+        x, state = start, tx.init(start)
+        for _ in range(2):
+            gradient = jax.grad(loss)(gz.localize(x, AXIS))
+            update, state = tx.update(gradient, state, x, value_fn=loss)
+            x = x - GAMMA * update
+        return x
+
+    mapped = jax.shard_map(
+        lambda c: run(c[0]), mesh=mesh_of(2), in_specs=jax.P(AXIS), out_specs=jax.P()
+    )
+    expected = jax.vmap(run, axis_name=AXIS, out_axes=None)(curvature)
+    np.testing.assert_allclose(jax.jit(mapped)(curvature), expected, rtol=1e-6)
 
 
 def test_without_the_hessian_it_says_what_to_pass():

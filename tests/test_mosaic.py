@@ -152,7 +152,8 @@ def test_a_memory_is_added(name, kernels):
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
-@pytest.mark.parametrize('name', ['one bit', 'natural', 'qsgd', 'eden'])
+@pytest.mark.parametrize('name', ['one bit', 'natural', 'qsgd', 'eden', 'weighted'])
 def test_the_steps_of_a_kernel_meet(name, request):
     x = inputs(STEPS, 'float32')['normal']
-    check(there_and_back, {**QUANTIZERS, **ROTATED}[name], {'normal': x}, request)
+    scheme = {**QUANTIZERS, **ROTATED, **IN_TURN}[name]
+    check(there_and_back, scheme, {'normal': x}, request)

@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import gradzip as gz
+from experiments import exchanges
 from experiments.models import Size
 from experiments.network import links, predictions, report, utilisation, workloads
 from experiments.network.__main__ import links_of
-from experiments.network.measure import Row, Trained, _slowest
+from experiments.network.measure import Row, Trained, _slowest, _steps, sizes
 from gradzip._plan.model import Cost, Host, crossover
 from gradzip._traffic import Collective
 
@@ -129,6 +134,44 @@ def test_the_slowest_worker_counts_and_the_exact_mean_can_win():
     ]
 
 
+class Periodic:
+    """Workers whose every fourth step exchanges 400 bytes, and takes 0.5 s in place of 0.1 s."""
+
+    def __init__(self):
+        self.done = 0
+
+    def ask(self, *, scheme, do, steps=0):
+        if do == 'compile':
+            return [{'bytes': 400}] * 2
+        assert scheme == exchanges.LOCAL
+        seconds = [0.5 if (self.done + i) % 4 == 3 else 0.1 for i in range(steps)]
+        self.done += steps
+        return [{'seconds': seconds}] * 2
+
+
+def test_local_steps_are_measured_by_whole_periods():
+    workers = Periodic()
+    assert _steps(workers, exchanges.LOCAL) == pytest.approx([0.2] * 5)  # 4 s, in periods of 0.8 s
+    assert workers.done % 4 == 0  # the next ones begin with a period too
+    assert sizes(workers, [exchanges.LOCAL, 'sign']) == {exchanges.LOCAL: 100, 'sign': 400}
+
+
+def test_an_outer_step_of_local_adam_is_as_long_as_twice_the_inner_ones():
+    """Adam's first step is its rate, whatever the gradient; a schedule is read in inner steps."""
+    tx = exchanges.local_adam(lambda count: 0.01 * (1 + count), gz.Identity(), 'data', 2)
+
+    def worker(gradient):
+        params = jnp.zeros(2)
+        state = tx.init(params)
+        for _ in range(2):
+            update, state = tx.update(gradient, state, params)
+        return update
+
+    with jax.numpy_dtype_promotion('standard'):  # as optax needs it
+        made = jax.vmap(worker, axis_name='data', out_axes=None)(jnp.array([[1.0, -2.0]] * 2))
+    np.testing.assert_allclose(made, [-4 * 0.03, 4 * 0.03], rtol=1e-4)  # at count 2
+
+
 HOST = Host(bits=4e9, slower={'psum': 1.05})
 COSTS = {
     'exact mean': Cost(0.02, [Collective('psum', 4_000_000, 2)]),
@@ -159,6 +202,8 @@ def test_predictions_are_judged():
     assert scheme == 'sign'
     assert at == crossover(COSTS['sign'], COSTS['exact mean'], host=HOST)
     assert seen == pytest.approx(at, rel=0.1)  # read off between two links
+    unknown = Row(2, links.Link('1', 1e8), exchanges.LOCAL, 0, [1.0])  # it has no cost
+    assert predictions.predict(model, [unknown, *rows_of(COSTS)]) == perfect
     late = predictions.predict(model, rows_of(COSTS, off=2.0))
     said = predictions.findings(model, late)
     assert 'off in the median, 50% at most (sign' in said[0]
@@ -200,6 +245,9 @@ def test_time_that_is_spent_on_gradients():
     """Of steps of 10 s with 1 s of computing, 8 local steps make 8 s of 7 + 10."""
     rows = [Row(2, links.Link('10 Mbit/s', 1e7), name, 0, [s]) for name, s in
             (('exact mean', 10.0), ('TopK 4 % >> sign', 2.0))]  # fmt: skip
+    faster = [row._replace(link=links.Link('1 Gbit/s', 1e9)) for row in rows]
+    share, _ = utilisation.findings([*rows, *faster], 1.0)
+    assert 'at 10 Mbit/s' in share  # the slowest link, in whatever order
     share, limit = utilisation.findings(rows, 1.0)
     assert 'exact mean 10.00%, exact mean after 8 local steps, computed 47.06%' in share
     assert share.endswith('TopK 4 % >> sign 50.00%.')

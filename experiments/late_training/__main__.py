@@ -7,14 +7,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from experiments import figures, options, tables
 from experiments.late_training import delays, delays_report, events, ways_report
@@ -22,12 +18,12 @@ from experiments.late_training.cells import cells
 from experiments.late_training.ways import WAYS
 from experiments.memory.runs import Setting, Trainer
 from experiments.models import Model, Size
+from experiments.progress import Say, saying
 
 PARTS = ['delays', 'seconds']
 QUICK_SIZE = Size(layers=1, width=32, heads=1, context=16)
 QUICK_STEPS, QUICK_ROUNDS = 40, 20
 RATE = 4e-3  # of Adam, where the search of the second part begins
-Say = Callable[[str], Any]
 
 app = typer.Typer(add_completion=False, rich_markup_mode='rich')
 
@@ -65,7 +61,7 @@ def main(
         chosen = options.some_of('--parts', parts, PARTS)
         out.mkdir(parents=True, exist_ok=True)
         for part in chosen:
-            with _progress(console) as say:
+            with saying(console) as say:
                 if part == 'delays':
                     lines = _in_steps(setting, say, quick, seeds, out)
                 else:
@@ -94,14 +90,6 @@ def _in_seconds(setting: events.Timed, say: Say, quick: bool, seeds: int, out: P
     figures.save(ways_report.figure(found), out / 'seconds.png')
     table = ways_report.table(found, trainer, Model(setting.size).entries)
     return [table, *ways_report.findings(found, trainer)]
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Say]:
-    columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task('')
-        yield lambda text: progress.update(bar, description=text)
 
 
 if __name__ == '__main__':

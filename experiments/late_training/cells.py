@@ -8,6 +8,7 @@ from typing import Any
 import optax
 
 import gradzip as gz
+from experiments.exchanges import adam_after_memory
 from experiments.memory.methods import AXIS, Method, Rate
 
 OPTIMIZERS = 'SGD', 'Adam'
@@ -55,7 +56,7 @@ class Cell:
         if self.optimizer == 'SGD':
             parts.append(optax.sgd(rate))
         elif self.compressed:
-            parts.append(optax.adam(rate, b1=0.0, b2=0.99))
+            parts.append(adam_after_memory(rate))
         else:
             parts.append(optax.adam(rate))
         return optax.chain(*parts)

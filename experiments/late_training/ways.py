@@ -10,6 +10,7 @@ import optax
 
 import gradzip as gz
 from experiments import figures
+from experiments.exchanges import adam_after_memory
 from experiments.late_training.cells import SCHEME
 from experiments.memory.methods import Rate
 from gradzip import clock
@@ -34,7 +35,7 @@ class Way:
     def chain(self, rate: Rate) -> optax.GradientTransformationExtraArgs:
         """One gradient in every update; the optimizer takes a step when there are enough."""
         own = gz.error_feedback(SCHEME) if self.compressed else optax.identity()
-        adam = optax.adam(rate, b1=0.0, b2=0.99) if self.compressed else optax.adam(rate)
+        adam = adam_after_memory(rate) if self.compressed else optax.adam(rate)
         return optax.chain(gz.take_turns(own, WORKERS), gz.every(adam, self.batch))
 
 

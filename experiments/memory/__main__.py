@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from experiments import figures, tables
 from experiments.memory import report
@@ -14,6 +13,7 @@ from experiments.memory.methods import EXACT, METHODS
 from experiments.memory.runs import Setting, Trainer, compare
 from experiments.models import Model, Size
 from experiments.options import refuse
+from experiments.progress import saying
 
 QUICK = Setting(Size(layers=1, width=32, heads=2, context=16), workers=4, examples=2, horizon=40)
 
@@ -59,10 +59,7 @@ def main(
     except (ValueError, OSError) as error:
         raise refuse(error) from None
     console = tables.console()
-    columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task('')
-        trainer.say = lambda text: progress.update(bar, description=text)
+    with saying(console) as trainer.say:
         rate, seeds = (0.01, 1) if quick else (rate, seeds)
         found = compare(trainer, methods, rate, seeds, search)
     model = Model(setting.size)

@@ -12,7 +12,7 @@ import optax
 
 import gradzip as gz
 from experiments import figures
-from experiments.exchanges import LOCAL, LOCAL_SCHEME, LOCAL_STEPS, local_adam
+from experiments.exchanges import LOCAL, LOCAL_SCHEME, LOCAL_STEPS, adam_after_memory, local_adam
 
 AXIS = 'worker'
 WARM_UP = 20  # steps over which the rate grows from zero
@@ -57,7 +57,7 @@ def exact(rate: Rate) -> optax.GradientTransformation:
 
 def exact_without_momentum(rate: Rate) -> optax.GradientTransformation:
     """The exact mean under the optimizer of `compressed_adam`."""
-    return optax.chain(gz.compress(gz.Identity(), AXIS), optax.adam(rate, b1=0.0, b2=0.99))
+    return optax.chain(gz.compress(gz.Identity(), AXIS), adam_after_memory(rate))
 
 
 def with_momentum(rate: Rate) -> optax.GradientTransformation:

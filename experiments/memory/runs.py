@@ -17,13 +17,13 @@ import gradzip as gz
 from experiments.kept_runs import KeptRuns, best_of
 from experiments.memory.methods import AXIS, EXACT, Method
 from experiments.models import Model, Size, text
+from experiments.progress import Say
 
 EVERY = 5  # steps between two measurements of the loss on unseen text
 SMOOTH = 4  # measurements whose mean counts
 UNSEEN = 48  # windows of unseen text
 LONGEST = 1.5  # a run that has not reached the loss yet ends after so many times the horizon
 FINEST = 2**0.5  # neighbouring rates in the search differ by this factor
-Say = Callable[[str], Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from experiments import figures, tables
-from experiments.exchanges import EXACT, LOCAL, SCHEMES, chosen
+from experiments.exchanges import EXACT, LOCAL, PERIODS, SCHEMES, chosen
 from experiments.models import Size
 from experiments.network import measure, predictions, report, utilisation
 from experiments.network.links import Link, Network, NetworkError
@@ -117,7 +117,7 @@ def main(
 def gradient_part(made: Network, choice: Choice, out: Path, console: Console) -> None:
     """Step times of every scheme on every link, and what the cost model said."""
     words, name = {'rows': choice.rows}, f'{len(made.names)}'
-    choice = choice._replace(schemes=[s for s in choice.schemes if s != LOCAL])
+    choice = choice._replace(schemes=[s for s in choice.schemes if s not in PERIODS])
     with workers_on(made, words) as workers:
         rows, model = _step_times(workers, choice, words, console)
     predicted = predictions.predict(model, rows)
@@ -162,8 +162,8 @@ def _step_times(
     workers: Workers, choice: Choice, words: dict, console: Console
 ) -> tuple[list[Row], predictions.Model]:
     sizes = measure.sizes(workers, choice.schemes)
-    alike = [scheme for scheme in choice.schemes if scheme != LOCAL]
-    offline = {scheme: measure.offline(workers, scheme) for scheme in alike}
+    every_step = [scheme for scheme in choice.schemes if scheme not in PERIODS]
+    offline = {scheme: measure.offline(workers, scheme) for scheme in every_step}
     slower = measure.slower(workers)
     [free] = measure.steps(workers, [UNLIMITED], [EXACT], choice.rounds, sizes)
     rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def curves(compute: float, schemes: set[str]) -> list[Curve]:
 def findings(rows: list[Row], compute: float) -> list[str]:
     """The shares on the slowest link, and what no exchange can beat, in sentences."""
     links = by_link(rows)
-    link, own = list(links.items())[-1]
+    link, own = min(links.items(), key=lambda item: item[0].bits or math.inf)
     parts = [f'{c.name} {min(1, c.share(own)):.2%}' for c in curves(compute, set(own))]
     limits = [
         f'{label(link)} {own[EXACT].median / compute:.3g}'

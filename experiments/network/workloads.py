@@ -17,6 +17,7 @@ from experiments.exchanges import (
     LOCAL_SCHEME,
     LOCAL_STEPS,
     MEMORY_IS_MOMENTUM,
+    adam_after_memory,
     exchange,
     local_adam,
 )
@@ -81,7 +82,7 @@ def _adam(scheme: str) -> optax.GradientTransformation:
     if scheme == LOCAL:
         return local_adam(RATE / 2, LOCAL_SCHEME, AXIS, LOCAL_STEPS)
     without = scheme in MEMORY_IS_MOMENTUM
-    adam = optax.adam(RATE, b1=0.0, b2=0.99) if without else optax.adam(RATE)
+    adam = adam_after_memory(RATE) if without else optax.adam(RATE)
     return optax.chain(exchange(scheme), adam)
 
 

@@ -61,7 +61,7 @@ class Codec:
         self.unpack(self.pack(np.zeros(size, np.float32), 0, 0), 0, 0)  # compiles both
 
     def pack(self, x: np.ndarray, worker: int, count: int) -> bytes:
-        """The bytes of a worker's so manieth gradient, f32[size]."""
+        """The bytes of one gradient of a worker, f32[size]; `count` is the number before it."""
         return b''.join(np.asarray(part).tobytes() for part in self._encode(x, worker, count))
 
     def unpack(self, data: bytes, worker: int, count: int) -> np.ndarray:

@@ -159,8 +159,8 @@ def _hessian_times(
             'hessian_feedback takes the Hessian at the params: call tx.update(grads, state, '
             'params, value_fn=loss).'
         )
-    if axis_name is not None:
-        params = axes.localize(params, axis_name)
     direction = leaves.cast_like(error, params)
+    if axis_name is not None:  # a memory that was made in the same step is not typed as local yet
+        params, direction = axes.localize((params, direction), axis_name)
     product = jax.jvp(jax.grad(value_fn), (params,), (direction,))[1]
     return leaves.cast_like(product, error)
