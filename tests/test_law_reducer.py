@@ -1,4 +1,7 @@
-"""Law 2: pmean(sent) == mean, whatever was lost, with and without a mapper."""
+"""Law 2: pmean(sent) == mean, whatever was lost, with and without a mapper.
+
+On devices, the programs that show it are also those whose bytes are counted.
+"""
 
 import jax
 import numpy as np
@@ -8,6 +11,7 @@ import gradzip as gz
 from gradzip._base import Reduced, like_of
 from gradzip._kernels.alike import FEWEST_ALIKE
 from tests.mappers import AXIS, P, mesh_of
+from tests.wire import check_exchange
 from tests.zoo import COMPRESSORS, REDUCER_ROWS, REDUCERS, representatives
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -41,7 +45,10 @@ def simulated(reducer: gz.Reducer, xs: list) -> tuple[list, list, list, list]:
 
 
 def on_devices(reducer: gz.Reducer, xs: list) -> tuple[list, list, list, list]:
-    """Under shard_map, which refuses means and states that could differ between workers."""
+    """Under shard_map, which refuses means and states that could differ between workers.
+
+    The compiled program sends the bytes that were predicted.
+    """
 
     def worker(xs):
         means, sents, states, lost = reduced(reducer, [x[0] for x in xs], AXIS)
@@ -49,7 +56,9 @@ def on_devices(reducer: gz.Reducer, xs: list) -> tuple[list, list, list, list]:
 
     specs = (P(), P(AXIS), P(), P(AXIS))
     devices = jax.shard_map(worker, mesh=mesh_of(WORKERS), in_specs=P(AXIS), out_specs=specs)
-    return jax.jit(devices)(xs)
+    compiled = jax.jit(devices).lower(xs).compile()
+    check_exchange(compiled, reducer, [like_of(x[0]) for x in xs], WORKERS)
+    return compiled(xs)
 
 
 @pytest.mark.parametrize(

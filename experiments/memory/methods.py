@@ -131,7 +131,7 @@ METHODS = [
     Method(
         LOCAL,
         local(LOCAL_SCHEME, LOCAL_STEPS),
-        factor=0.5,
+        factor=0.18,
         sync_every=LOCAL_STEPS,
         style={'color': figures.GREEN},
     ),
