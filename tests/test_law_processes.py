@@ -5,7 +5,6 @@ import pytest
 
 from tests.programs import law_two as program
 from tests.test_processes import run_both
-from tests.zoo import REDUCERS
 
 TOLERANCE = 2e-6  # of the largest entry, or of 1: float32 sums in another order
 
@@ -41,6 +40,6 @@ def test_the_mean_is_the_mean_of_what_was_sent(tmp_path, monkeypatch):
     monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
     run_both('law_two', str(tmp_path))
     ranks = [dict(np.load(tmp_path / f'{rank}.npz')) for rank in (0, 1)]
-    found = {name: worst(name, ranks) for name in REDUCERS}
+    found = {name: worst(name, ranks) for name in program.REDUCERS}
     wrong = {name: errors for name, errors in found.items() if max(errors.values()) > TOLERANCE}
     assert not wrong

@@ -155,7 +155,7 @@ def test_dtypes(dtype, n, k, function):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('fraction', FRACTIONS[:-1])
+@pytest.mark.parametrize('fraction', [0.01, 0.5])
 def test_a_million(fraction):
     for make in INPUTS.values():
         check(make(np.random.default_rng(1), 1_000_000), round(fraction * 1_000_000))
@@ -267,10 +267,7 @@ def test_select(size, count):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('full_compilation')
-@pytest.mark.parametrize(
-    ('n', 'fraction'),
-    [(10_000_019, 0.001), (10_000_019, 0.01), (10_000_019, 0.1), (10_000_000, 0.01)],
-)
+@pytest.mark.parametrize(('n', 'fraction'), [(10_000_019, 0.01), (10_000_000, 0.1)])
 def test_the_temporaries_of_ten_million_entries_are_small(n, fraction):
     x = jax.ShapeDtypeStruct((n,), jnp.float32)
     k = round(fraction * n)
