@@ -70,6 +70,11 @@ def compressed(scheme: gz.Compressor | gz.Reducer) -> Callable[[Rate], Any]:
     return lambda rate: gz.compressed_adam(rate, AXIS, scheme, key=0)
 
 
+def together(scheme: gz.Compressor) -> Callable[[Rate], Any]:
+    """`compressed_adam` on one array of all leaves, so that a selection is among all entries."""
+    return lambda rate: optax.flatten(gz.compressed_adam(rate, AXIS, scheme, key=0))
+
+
 def diloco(rate: Rate) -> optax.GradientTransformation:
     """DiLoCo with the outer step that its paper recommends: exact pseudo-gradients and momentum."""
     return gz.local_steps(
@@ -116,9 +121,19 @@ METHODS = [
         style={'color': figures.BLUE},
     ),
     Method(
+        'TopK 4 % >> sign among all leaves',
+        together(gz.TopK(0.04) >> gz.ScaledSign()),
+        style={'color': figures.BLUE, 'linestyle': figures.DASHED},
+    ),
+    Method(
         'TopK 1 % >> sign, compressed_adam',
         compressed(gz.TopK(0.01) >> gz.ScaledSign()),
         style={'color': figures.SKY},
+    ),
+    Method(
+        'TopK 1 % >> sign among all leaves',
+        together(gz.TopK(0.01) >> gz.ScaledSign()),
+        style={'color': figures.SKY, 'linestyle': figures.DASHED},
     ),
     Method(
         'sign, compressed_adam', compressed(gz.ScaledSign()), style={'color': figures.VERMILION}
