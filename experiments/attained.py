@@ -85,12 +85,12 @@ class Wells(NamedTuple):
         area = self.fall * (self.slope + self.bottom) + rise * (2 * self.bottom + rise)
         return area / 2 / (1 - self.q**2)
 
-    def at(self, x: Any) -> tuple[jax.Array, jax.Array]:
-        """Returns phi and its slope."""
-        x = jnp.maximum(x, 1e-30)
-        scale = self.q ** jnp.floor(jnp.log(self.top / x) / -math.log(self.q))
+    def at(self, x: Any, xp: Any = jnp) -> tuple[Any, Any]:
+        """Returns phi and its slope, computed by JAX or by NumPy."""
+        x = xp.maximum(x, 1e-30)
+        scale = self.q ** xp.floor(xp.log(self.top / x) / -math.log(self.q))
         t = self.top - x / scale
-        falls, rises = jnp.minimum(t, self.fall), jnp.maximum(t - self.fall, 0)
+        falls, rises = xp.minimum(t, self.fall), xp.maximum(t - self.fall, 0)
         area = falls * (self.slope - falls / 2) + rises * (self.bottom + rises / 2)
         return scale**2 * (self.value - area), scale * (self.slope - falls + rises)
 
@@ -230,7 +230,7 @@ def _opposed() -> Case:
 
 def _wells(hit: gz.Compressor) -> Case:
     phi, mu = wells(0.1)
-    F0 = COPIES * float(phi.at(1.0)[0])
+    F0 = COPIES * float(phi.at(1.0, np)[0])
     return Case(
         'wells, L = 10 mu', 'smooth only, Bernoulli', theory.gd, theory.Problem(1, 1.0, mu, F0=F0),
         {'omega': 1 / HIT - 1, 'convex': False}, lambda w, mine: phi.at(w)[1] + mine[0],

@@ -75,7 +75,7 @@ def ef14(
       >>> from gradzip import theory
       >>> problem = theory.Problem(n=1, L=1.0, mu=0.1, V0=1.0)
       >>> print([round(theory.ef14(problem, delta).step_size, 4) for delta in (1.0, 0.5, 0.01)])
-      [1.0, 0.1546, 0.0022]
+      [1.0, 0.1474, 0.0021]
 
     Reference: Stich, Cordonnier, Jaggi, arXiv 1809.07599, for the method; the constants are
       derived here.
