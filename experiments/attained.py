@@ -158,7 +158,8 @@ def cases() -> Iterator[Case]:
         yield made('Bernoulli', theory.dcgd, {'omega': noise}, _exchange(hit))
     late = {'omega': noisier, 'tau': TAU}
     yield blocks(f'always {TAU} late, Bernoulli', theory.stale, late, _late(rare), shift=TAU)
-    yield blocks(f'stored for {TAU}, Bernoulli', theory.q_iag, late, _stored(rare))
+    turns = {**late, 'ordered': True}
+    yield blocks(f'stored for {TAU}, Bernoulli', theory.q_iag, turns, _stored(rare))
     yield _opposed()
     yield one(f'always {TAU} late, Bernoulli', theory.stale_gd, late, _whole(rare, TAU), shift=TAU)
     shrink = Shrink(DELTA)

@@ -141,7 +141,8 @@ def rows(p: theory.Problem) -> Iterator[Row]:
         if noisy:
             uniform = _late(gz.Uniform(TAU), alone)
             yield Row(f'up to {TAU} late, {name}', theory.stale, p, options, uniform)
-            yield Row(f'Q-IAG, {name}', theory.q_iag, p, options, _stored(scheme))
+            turns = {**options, 'ordered': True}
+            yield Row(f'Q-IAG, {name}', theory.q_iag, p, turns, _stored(scheme))
             yield Row(f'DIANA, {name}', theory.diana, p, {'omega': omega}, _diana(alone, omega))
     yield Row('shared mask, Bernoulli', theory.dcgd, p, {'omega': 3.0, 'shared': True},
               _exchange(gz.Bernoulli(0.25)))  # fmt: skip

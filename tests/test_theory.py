@@ -217,18 +217,32 @@ def test_without_delay_t1_is_the_theorem_without_delay():
     assert theory.stale(p, 3.0, 0, batch=2, split=2.0) == theory.minibatch(p, 3.0, 2, split=2.0)
 
 
-def t2_left(p, tau, w1, gamma, P, beta):
+def reuses(p, tau, ordered, gamma):
+    """Returns M of (T2)."""
+    return tau / (1 + max(0, 1 - gamma * p.n * p.mu) ** tau) if ordered else tau
+
+
+def test_the_average_age_of_a_message_in_use():
+    """However many uses it has, in order, with the weights of lemma S2."""
+    for x, tau in ((0.0, 5), (0.01, 12), (0.2, 7)):
+        p = theory.Problem(n=1, L=1.0, mu=x)
+        for uses in range(1, tau + 2):
+            weights = (1 - x) ** -np.arange(uses)
+            assert np.average(np.arange(uses), weights=weights) <= reuses(p, tau, True, 1.0) + 1e-12
+
+
+def t2_left(p, tau, w1, ordered, gamma, P, beta):
     """Returns the left side of inequality (T2), in sum form."""
-    S = powers(gamma, p.n * p.mu, tau)
-    first = gamma * p.L_max * (P + S * p.sigma / beta + (2 + beta) * tau * w1)
+    S, M = powers(gamma, p.n * p.mu, tau), reuses(p, tau, ordered, gamma)
+    first = gamma * p.L_max * (P + S * p.sigma / beta + (2 + beta) * M * w1)
     return first + gamma**2 * p.n * p.L_cov * p.L_max * tau * P * S
 
 
-def t2_least(p, tau, w1, P, gamma):
+def t2_least(p, tau, w1, ordered, P, gamma):
     """Returns the same at the best beta."""
     if tau == 0:
-        return t2_left(p, tau, w1, gamma, P, 1.0)
-    return smallest(lambda beta: t2_left(p, tau, w1, gamma, P, beta), 50)[1]
+        return t2_left(p, tau, w1, ordered, gamma, P, 1.0)
+    return smallest(lambda beta: t2_left(p, tau, w1, ordered, gamma, P, beta), 50)[1]
 
 
 @pytest.mark.parametrize(('seed', 'interpolation'), DRAWS[:4])
@@ -237,35 +251,36 @@ def t2_least(p, tau, w1, P, gamma):
 def test_t2(seed, interpolation, omega, tau):
     p = drawn(seed, interpolation)
     n, mu, L_cov, L_max, sigma = p.n, p.n * p.mu, p.n * p.L_cov, p.L_max, p.sigma
-    for split in (1.0, 4.0):
+    for split, ordered in ((1.0, False), (4.0, True)):
         w1, w0 = (omega, 0) if p.G == 0 else ((1 + split) * omega, (1 + 1 / split) * omega * p.G)
         P = smallest(lambda c, w=w1: (1 + c) * sigma + (1 + 1 / c) * w)[1]
-
-        left = functools.partial(t2_left, p, tau, w1)
-        best = functools.partial(t2_least, p, tau, w1, P)
-        found = theory.q_iag(p, omega, tau, split=split)
+        options: Any = {'split': split, 'ordered': ordered}
+        left = functools.partial(t2_left, p, tau, w1, ordered)
+        best = functools.partial(t2_least, p, tau, w1, ordered, P)
+        found = theory.q_iag(p, omega, tau, **options)
         gamma = found.step_size / n
         assert best(gamma * (1 - 1e-9)) <= 1 <= best(gamma * (1 + 1e-9))
         for share in (1.0, 0.3):
             g = share * gamma
-            bound = theory.q_iag(p, omega, tau, split=split, step_size=n * g)
+            bound = theory.q_iag(p, omega, tau, step_size=n * g, **options)
             agrees(bound, n * g, 1 - g * mu, p.V0, bound.floor)
             # some c and beta that fulfil (T2) have this floor, and none has a much lower one
             units = bound.floor * mu / (g * w0) if w0 else None
             c = np.geomspace(1e-3, 1e4, 400)[:, None]
             beta = np.geomspace(1e-3, 1e4, 400)
             fits = left(g, (1 + c) * sigma + (1 + 1 / c) * w1, beta) <= 1 + 0.02
-            noise = (1 + 1 / c) * (1 + g * L_cov * tau**2) + (2 + beta) * tau
+            noise = (1 + 1 / c) * (1 + g * L_cov * tau**2) + (2 + beta) * reuses(p, tau, ordered, g)
             if units:
                 assert noise[fits].min() * 0.97 <= units <= noise[fits].min() * 1.7
         flat = dataclasses.replace(p, mu=0.0)
-        bound = theory.q_iag(flat, omega, tau, split=split)
+        bound = theory.q_iag(flat, omega, tau, **options)
         g = bound.step_size / n
-        b = L_max * (P + 2 * math.sqrt(tau * sigma * tau * w1) + 2 * tau * w1)
+        M = tau / 2 if ordered else tau
+        b = L_max * (P + 2 * math.sqrt(tau * sigma * M * w1) + 2 * M * w1)
         assert b * g + L_cov * L_max * tau**2 * P * g * g == pytest.approx(1)
         assert bound.initial == pytest.approx(p.V0 / (2 * n * g))
         assert bound.floor == pytest.approx(
-            theory.q_iag(dataclasses.replace(p, mu=1e-9), omega, tau, split=split).floor
+            theory.q_iag(dataclasses.replace(p, mu=1e-9), omega, tau, **options).floor
             * 1e-9 / 2, rel=1e-5,
         )  # fmt: skip
 
@@ -581,6 +596,7 @@ WRONG_TYPES = {
     'dcgd, linear': (lambda: theory.dcgd(MANY, 1.0, linear=NO), 'linear=.*True or False'),
     'stale, shared': (lambda: theory.stale(MANY, 1.0, 2, shared=NO), 'True or False'),
     'stale, oblivious': (lambda: theory.stale(MANY, 1.0, 2, oblivious=NO), 'True or False'),
+    'q_iag, ordered': (lambda: theory.q_iag(MANY, 1.0, 2, ordered=NO), 'True or False'),
     'q_iag, shared': (lambda: theory.q_iag(MANY, 1.0, 2, shared=NO), 'True or False'),
     'iag, shared': (lambda: theory.iag(MANY, 2, shared=NO), 'True or False'),
     'stale_gd, shared': (lambda: theory.stale_gd(ONE, 1.0, 2, shared=NO), 'True or False'),
@@ -1006,14 +1022,14 @@ def cases() -> dict[str, Case]:
             f'B2 {name}': Case(name, theory.minibatch(flat, 1.0, 3), b2, batch=3),
             f'T1c {name}': Case(name, theory.stale(flat, 3.0, 8), b4, ('random', 8)),
             f'T2c {name}': Case(
-                name, theory.q_iag(flat, 3.0, 7), b4, ('cyclic', 7), stored=True
+                name, theory.q_iag(flat, 3.0, 7, ordered=True), b4, ('cyclic', 7), stored=True
             ),
             f'F {name}': Case(name, theory.stale(p, 1.0, 4, batch=1), b2, ('const', 4), batch=1),
             f'T1 exact {name}': Case(name, theory.stale(p, 0.0, 4), late=('const', 4), seeds=1),
             f'T1 const {name}': Case(name, theory.stale(p, ring_tern, 4), ternary, ('const', 4)),
             f'T1 random {name}': Case(name, theory.stale(p, 3.0, 8), b4, ('random', 8)),
             f'T2 burst {name}': Case(
-                name, theory.q_iag(p, ring_tern, 4), ternary, ('burst', 4), stored=True
+                name, theory.q_iag(p, ring_tern, 4, ordered=True), ternary, ('burst', 4), stored=True,
             ),
             f'T2 cyclic {name}': Case(
                 name, theory.q_iag(p, 3.0, 7), bernoulli(0.25), ('cyclic', 7), stored=True
@@ -1046,7 +1062,11 @@ def cases() -> dict[str, Case]:
         'C1 dense': Case('dense', theory.dcgd(p, 1.0), bernoulli(0.5)),
         'T1 dense': Case('dense', theory.stale(p, 1.0, 3), bernoulli(0.5), ('cyclic', 3)),
         'T2 dense': Case(
-            'dense', theory.q_iag(p, 1.0, 3), bernoulli(0.5), ('burst', 3), stored=True
+            'dense',
+            theory.q_iag(p, 1.0, 3, ordered=True),
+            bernoulli(0.5),
+            ('burst', 3),
+            stored=True,
         ),
         'B1 dense': Case('dense', theory.minibatch(p, 1.0, 2), bernoulli(0.5), batch=2),
     }
@@ -1102,7 +1122,7 @@ def test_a_run_at_the_step_of_a_bound_without_a_term_exceeds_it(forgotten):
 
 def test_stored_messages_need_t2_and_not_t1():
     p = data('LS').problem
-    fresh, stored = theory.stale(p, 19.0, 12), theory.q_iag(p, 19.0, 12)
+    fresh, stored = theory.stale(p, 19.0, 12), theory.q_iag(p, 19.0, 12, ordered=True)
     case = Case('LS', fresh, bernoulli(0.05), ('burst', 12), stored=True)
     assert excess(dataclasses.replace(case, stored=False), errors=3) <= 1
     assert excess(case, most=2000) > 10
