@@ -1029,8 +1029,9 @@ def cases() -> dict[str, Case]:
             f'T1 const {name}': Case(name, theory.stale(p, ring_tern, 4), ternary, ('const', 4)),
             f'T1 random {name}': Case(name, theory.stale(p, 3.0, 8), b4, ('random', 8)),
             f'T2 burst {name}': Case(
-                name, theory.q_iag(p, ring_tern, 4, ordered=True), ternary, ('burst', 4), stored=True,
-            ),
+                name, theory.q_iag(p, ring_tern, 4, ordered=True), ternary, ('burst', 4),
+                stored=True,
+            ),  # fmt: skip
             f'T2 cyclic {name}': Case(
                 name, theory.q_iag(p, 3.0, 7), bernoulli(0.25), ('cyclic', 7), stored=True
             ),
