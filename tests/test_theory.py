@@ -1031,7 +1031,7 @@ def cases() -> dict[str, Case]:
             f'T2 burst {name}': Case(
                 name, theory.q_iag(p, ring_tern, 4, ordered=True), ternary, ('burst', 4),
                 stored=True,
-            ),  # fmt: skip
+            ),
             f'T2 cyclic {name}': Case(
                 name, theory.q_iag(p, 3.0, 7), bernoulli(0.25), ('cyclic', 7), stored=True
             ),
