@@ -55,10 +55,10 @@ class Problem:
         """The same for runs that never are farther from the optimum than at the start."""
         return self.measured(within=math.sqrt(self.constants.need('V0', 'restricted')))
 
-    def measured(self, **options: float) -> theory.Problem:
+    def measured(self, within: float | None = None) -> theory.Problem:
         """What `gradzip.advice.measure` says."""
         kind, x, y, weight, lam = self.risk
-        return advice.measure(kind, x, y, lam, weight=weight, start=self.start, **options)
+        return advice.measure(kind, x, y, lam, weight=weight, start=self.start, within=within)
 
     @functools.cached_property
     def optimum(self) -> np.ndarray:
