@@ -12,6 +12,7 @@ data, and what is loose here too is due to the proof.
     wells      a sum of functions of one coordinate that is not convex: between the points of a run
                the slope falls below that of the Polyak-Lojasiewicz inequality (`wells`)
     opposed    f_0 = 21 x^2 / 2 and f_1 = -19 x^2 / 2, of which f_1 alone is late
+               (L = mu, and L_e = 20 mu)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +41,7 @@ BARS = {'A': 1.5, 'B': 1.5, 'C': 1.5, 'T': 2.0, 'E': 3.0}  # by the first letter
 WORKERS, TAU = 8, 6
 COPIES = 256  # coordinates that are slow
 DELTA, HIT, RARE = 0.25, 0.25, 1 / 32  # of the compressors
+FREQUENT, SELDOM = (f'Bernoulli {Fraction(p)}' for p in (HIT, RARE))
 OFFSET = 0.1  # slope of the linear terms
 LONGER = 1.1  # than predicted: how long runs are, as some attain their bounds
 KINK = 1e-3  # of a coordinate: how far above the points of a run the slope is largest
@@ -149,19 +152,19 @@ def cases() -> Iterator[Case]:
     blocks, offsets = _blocks(0.0), _blocks(OFFSET)
     one, stiff = _one_node(10.0), _one_node(100.0)
     yield _wells(hit)
-    yield one('Bernoulli', theory.gd, {'omega': noise}, _whole(hit))
+    yield one(FREQUENT, theory.gd, {'omega': noise}, _whole(hit))
     yield one('shrinking', theory.gd, {'delta': DELTA}, _whole(Shrink(DELTA)), seeds=1)
     for made, seeds in ((blocks, 4096), (offsets, 512)):  # all coordinates share the workers drawn
         few = {'omega': noise, 'batch': 2}
-        yield made('mini-batch of 2, Bernoulli', theory.minibatch, few, _few(hit), seeds=seeds)
+        yield made(f'mini-batch of 2, {FREQUENT}', theory.minibatch, few, _few(hit), seeds=seeds)
     for made in (blocks, offsets):
-        yield made('Bernoulli', theory.dcgd, {'omega': noise}, _exchange(hit))
+        yield made(FREQUENT, theory.dcgd, {'omega': noise}, _exchange(hit))
     late = {'omega': noisier, 'tau': TAU}
-    yield blocks(f'always {TAU} late, Bernoulli', theory.stale, late, _late(rare), shift=TAU)
+    yield blocks(f'always {TAU} late, {SELDOM}', theory.stale, late, _late(rare), shift=TAU)
     turns = {**late, 'ordered': True}
-    yield blocks(f'stored for {TAU}, Bernoulli', theory.q_iag, turns, _stored(rare))
+    yield blocks(f'stored for {TAU}, {SELDOM}', theory.q_iag, turns, _stored(rare))
     yield _opposed()
-    yield one(f'always {TAU} late, Bernoulli', theory.stale_gd, late, _whole(rare, TAU), shift=TAU)
+    yield one(f'always {TAU} late, {SELDOM}', theory.stale_gd, late, _whole(rare, TAU), shift=TAU)
     shrink = Shrink(DELTA)
     yield stiff('shrinking with memory', theory.ef14, {'delta': DELTA}, _memory(shrink), seeds=1)
     yield blocks('shrinking with memory', theory.ef14, {'delta': DELTA}, _memory(shrink), seeds=1)
@@ -179,7 +182,8 @@ def _blocks(offset: float) -> Callable[..., Case]:
         L_cov=1.0 if offset else (n - 1) / n, L_e=1.0 if offset else (n - 1) / n, G=G,
         V0=COPIES, F0=COPIES / (2 * n),
     )  # fmt: skip
-    return _quadratic('offsets' if offset else 'blocks', constants, curvature, slope)
+    name = 'offsets' if offset else 'blocks'
+    return _quadratic(f'{name}, L = {n - 1} mu', constants, curvature, slope)
 
 
 def _one_node(condition: float) -> Callable[..., Case]:
@@ -224,16 +228,18 @@ def _opposed() -> Case:
         late = gz.delay(gz.Fixed((0, TAU)), AXIS, key=key)
         return optax.chain(late, gz.compress(gz.Identity(), AXIS))
 
-    make = _quadratic('opposed', constants, np.array([[up], [-down]]), np.zeros((2, 1)))
+    make = _quadratic(
+        'opposed, L_e = 20 mu', constants, np.array([[up], [-down]]), np.zeros((2, 1))
+    )
     run = f'one of two always {TAU} late, exact'
     return make(run, theory.iag, {'tau': TAU}, before, seeds=1)
 
 
 def _wells(hit: gz.Compressor) -> Case:
     phi, mu = wells(0.1)
-    F0 = COPIES * float(phi.at(1.0, np)[0])
+    constants = theory.Problem(1, 1.0, mu, F0=COPIES * float(phi.at(1.0, np)[0]))
     return Case(
-        'wells, L = 10 mu', 'smooth only, Bernoulli', theory.gd, theory.Problem(1, 1.0, mu, F0=F0),
+        'wells, L = 10 mu', f'smooth only, {FREQUENT}', theory.gd, constants,
         {'omega': 1 / HIT - 1, 'convex': False}, lambda w, mine: phi.at(w)[1] + mine[0],
         (jnp.zeros((1, 1)),), lambda w: jnp.sum(phi.at(w)[0]), _whole(hit),
         jnp.ones(COPIES),
@@ -332,7 +338,7 @@ def report(found: list[Found]) -> Iterator[Any]:
     )  # fmt: skip
     near = '; '.join(
         f'{name} within '
-        + ', '.join(f'{e.ratio:.3g}' for e in found if e.theorem == name and e.ratio is not None)
+        + ' and '.join(f'{e.ratio:.2f}' for e in found if e.theorem == name and e.ratio)
         for name in dict.fromkeys(each.theorem for each in found)
     )
     yield f'Worst cases attain their bounds: {near}.'
