@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments import attained
+from experiments.wells import wells
 from gradzip import theory
 from tests.test_theory import Case, bernoulli, data, excess, top
 
@@ -64,7 +64,7 @@ def test_every_worker_chooses_the_worst_of_its_late_gradients(seed):
 
 def test_wells_are_smooth_and_their_points_satisfy_the_assumption_with_equality():
     """The steps that A1 takes on them with probability 1/4 come near its factor."""
-    phi, mu = attained.wells(0.1)
+    phi, mu = wells(0.1)
     x = np.geomspace(1.05, 0.05, 4000)
     value, slope = phi.at(x, np)
     points = phi.q ** np.arange(10.0)
