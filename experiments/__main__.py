@@ -67,6 +67,14 @@ def main(
         typer.Option('--iterations', help=f'Of a run, at most; {MOST} by default.', min=1),
     ] = None,
     split_seed: Annotated[int, typer.Option('--seed', help='Of the split.')] = 0,
+    slowest: Annotated[
+        bool,
+        typer.Option(
+            '--slowest',
+            help='Start as far from the optimum, but along its slowest direction: what is loose '
+            'then is due to the theorems.',
+        ),
+    ] = False,
 ) -> None:
     """Compressed and late gradients, at the step-sizes of their theorems, under their bounds.
 
@@ -75,7 +83,9 @@ def main(
     console = tables.console()
     names = dict.fromkeys(data_sets or (QUICK_DATA if quick else DATA))
     try:
-        problems = [split(data.load(name), workers, split_seed, REGULARISATION) for name in names]
+        problems = [
+            split(data.load(name), workers, split_seed, REGULARISATION, slowest) for name in names
+        ]
         late = whole_numbers('--delays', delays or (QUICK_DELAYS if quick else DELAYS), 1)
         chosen = some_of('--schemes', schemes, [scheme.name for scheme in SCHEMES])
         if workers < 2:
@@ -98,7 +108,8 @@ def main(
     tables.write_csv(out / 'runs.csv', (report.csv_row(r) | settings for r in runs))
     figures.draw(runs, out)
     shown = [report.table(*own) for own in by_problem(runs)]
-    tables.show(console, out / 'tables.txt', *shown, *report.findings(runs))
+    said = [*report.findings(runs), report.restricted(runs, late, chosen)]
+    tables.show(console, out / 'tables.txt', *shown, *said)
     console.print(f'Tables, runs.csv and figures are in {out}.')
     if any(r.exceeded for r in runs):
         raise typer.Exit(1)

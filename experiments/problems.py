@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ class Problem:
 
     name: str
     risk: empirical.Risk
+    slowest: bool = False  # whether the start lies along the slowest direction, or is 0
 
     @property
     def workers(self) -> int:
@@ -45,25 +47,46 @@ class Problem:
 
     @functools.cached_property
     def constants(self) -> theory.Problem:
-        """Smoothness, curvature, heterogeneity and the distance to the optimum from zero."""
+        """Smoothness, curvature, heterogeneity and the distance of the start to the optimum."""
+        return self.measured()
+
+    @functools.cached_property
+    def restricted(self) -> theory.Problem:
+        """The same for runs that never are farther from the optimum than at the start."""
+        return self.measured(within=math.sqrt(self.constants.need('V0', 'restricted')))
+
+    def measured(self, within: float | None = None) -> theory.Problem:
+        """What `gradzip.advice.measure` says."""
         kind, x, y, weight, lam = self.risk
-        return advice.measure(kind, x, y, lam, weight=weight)
+        return advice.measure(kind, x, y, lam, weight=weight, start=self.start, within=within)
 
     @functools.cached_property
     def optimum(self) -> np.ndarray:
         """w*: f64[features]."""
         return empirical.optimum_of(self.risk, np.zeros(self.features))
 
+    @functools.cached_property
+    def start(self) -> np.ndarray:
+        """w_0: zero, or as far from the optimum as zero along its slowest direction."""
+        if not self.slowest:
+            return np.zeros(self.features)
+        kind, x, y, weight, lam = self.risk
+        _, curvature = empirical.slopes(kind, x @ self.optimum, y, weight)
+        hessian = np.einsum('nr,nrd,nre->de', curvature, x, x) / len(x) + lam * np.eye(x.shape[2])
+        return self.optimum + np.linalg.norm(self.optimum) * np.linalg.eigh(hessian)[1][:, 0]
+
     def relative_gap(self, ws: np.ndarray) -> np.ndarray:
-        """(F(w) - F*) / (F(0) - F*) at each row of ws; what rounding makes negative is zero."""
+        """(F(w) - F*) / (F(w_0) - F*) at each row of ws; what rounding makes negative is zero."""
         with np.errstate(over='ignore', invalid='ignore'):  # a run that diverged shows in its gap
             values = np.array([empirical.value(self.risk, w) for w in ws.astype(np.float64)])
             least = empirical.value(self.risk, self.optimum)
-            start = empirical.value(self.risk, np.zeros(self.features))
+            start = empirical.value(self.risk, self.start)
             return np.maximum((values - least) / (start - least), 0)  # keeps NaN
 
 
-def split(data: Data, workers: int, seed: int, regularisation: float) -> Problem:
+def split(
+    data: Data, workers: int, seed: int, regularisation: float, slowest: bool = False
+) -> Problem:
     """Shuffles the examples and deals them out evenly; the first workers hold one more.
 
     `regularisation` is lam as a share of the largest curvature of the data term.
@@ -84,7 +107,8 @@ def split(data: Data, workers: int, seed: int, regularisation: float) -> Problem
     weight = _padded([np.full(len(part), 1 / len(part)) for part in parts])
     rows = np.sqrt(CURVATURE[data.kind] * weight / workers)[..., None] * x
     curvature = float(np.linalg.norm(rows.reshape(-1, x.shape[2]), 2) ** 2)
-    return Problem(data.name, empirical.Risk(data.kind, x, y, weight, regularisation * curvature))
+    risk = empirical.Risk(data.kind, x, y, weight, regularisation * curvature)
+    return Problem(data.name, risk, slowest)
 
 
 def loss(w: jax.Array, mine: tuple[jax.Array, ...], kind: str, lam: float) -> jax.Array:

@@ -31,48 +31,77 @@ def simulate(
     record: Callable[[jax.Array], jax.Array],
     *,
     shape: tuple[int, ...] | None = None,
+    start: np.ndarray | None = None,
     advance: Advance = lambda steps: None,
 ) -> np.ndarray:
     """record(w_k) for k = 0 .. iterations, in float32: f32[iterations + 1, seeds, ...].
 
     Args:
-      problem: what the workers minimise, from w = 0.
+      problem: what the workers minimise.
       make: from a key to a chain that exchanges over AXIS and descends.
       keys: one for each seed.
       iterations: how many steps are taken.
       record: what is kept of the weights after each step.
       shape: of the weights as the chain sees them; (features,) by default.
+      start: w_0, f64[features]; zeros by default.
       advance: called with the number of iterations that were done.
     """
     kind, x, y, weight, lam = problem.risk
     shards = tuple(jnp.asarray(a, jnp.float32) for a in (x, y, weight))
-    w = jnp.zeros(shape or (problem.features,))
-    workers: dict[str, Any] = {'axis_name': AXIS, 'axis_size': problem.workers}
+
+    def gradient(w: jax.Array, mine: tuple) -> jax.Array:
+        return jax.grad(loss)(w, mine, kind, lam)
+
+    begin = np.zeros(problem.features) if start is None else start
+    w = jnp.asarray(begin, jnp.float32).reshape(shape or (problem.features,))
+    return descend(gradient, shards, w, make, keys, iterations, record, advance=advance)
+
+
+def descend(
+    gradient: Callable[[jax.Array, tuple], jax.Array],
+    shards: tuple[jax.Array, ...],
+    start: jax.Array,
+    make: Callable[[jax.Array], optax.GradientTransformation],
+    keys: jax.Array,
+    iterations: int,
+    record: Callable[[jax.Array], jax.Array],
+    *,
+    advance: Advance = lambda steps: None,
+) -> np.ndarray:
+    """The same with any gradient of one worker, given the weights and its part of the shards.
+
+    Args:
+      gradient: of (weights, part of the worker).
+      shards: arrays whose first axis is that of the workers.
+      start: the weights at the start.
+      make, keys, iterations, record, advance: as in `simulate`.
+    """
+    count = len(shards[0])
+    workers: dict[str, Any] = {'axis_name': AXIS, 'axis_size': count}
     tx = make(keys[0])  # the key that a seed uses is in its state
-    specs = gz.state_specs(jax.eval_shape(tx.init, w), 0, None)
+    specs = gz.state_specs(jax.eval_shape(tx.init, start), 0, None)
 
     def update(w: jax.Array, state: Any, mine: tuple) -> tuple[Any, Any]:
-        gradient = jax.grad(loss)(gz.localize(w, AXIS), mine, kind, lam)
-        updates, state = tx.update(gradient, state, w)
+        updates, state = tx.update(gradient(gz.localize(w, AXIS), mine), state, w)
         return optax.apply_updates(w, updates), state
 
     step = jax.vmap(update, in_axes=(None, specs, 0), out_axes=(None, specs), **workers)
     length = min(CHUNK, max(1, iterations))
 
-    def descend(carry: tuple, shards: tuple) -> tuple[tuple, jax.Array]:
+    def chunk(carry: tuple, shards: tuple) -> tuple[tuple, jax.Array]:
         def iterate(carry: tuple, _: None) -> tuple:
             w, state = step(carry[0], carry[1], shards)
             return (w, state), record(w)
 
         return jax.lax.scan(iterate, carry, length=length)
 
-    def start(key: jax.Array) -> tuple:
-        init = jax.vmap(lambda _: make(key).init(w), out_axes=specs, **workers)
-        return w, init(jnp.arange(problem.workers))
+    def init(key: jax.Array) -> tuple:
+        state = jax.vmap(lambda _: make(key).init(start), out_axes=specs, **workers)
+        return start, state(jnp.arange(count))
 
-    carry = jax.jit(jax.vmap(start))(keys)
-    run = jax.jit(jax.vmap(descend, (0, None), (0, 1)), donate_argnums=0)
-    found = [np.repeat(np.asarray(record(w))[None, None], len(keys), axis=1)]
+    carry = jax.jit(jax.vmap(init))(keys)
+    run = jax.jit(jax.vmap(chunk, (0, None), (0, 1)), donate_argnums=0)
+    found = [np.repeat(np.asarray(record(start))[None, None], len(keys), axis=1)]
     for done in range(0, iterations, length):
         carry, recorded = run(carry, shards)
         found.append(np.asarray(recorded))  # waits, so that no queue of calls builds up

@@ -17,7 +17,16 @@ import numpy as np
 import scipy.sparse as sp
 
 from gradzip import _checks as checks
-from gradzip._empirical import ACCURACY, CURVATURE, Risk, gap, gradient_scale, gradients, optimum_of
+from gradzip._empirical import (
+    ACCURACY,
+    CURVATURE,
+    Risk,
+    gap,
+    gradient_scale,
+    gradients,
+    optimum_of,
+    slopes,
+)
 from gradzip._ranking.rank import rank as rank
 from gradzip._ranking.table import Choice as Choice, Ranking as Ranking
 from gradzip._sparse_measure import measure_sparse
@@ -33,6 +42,7 @@ def measure(
     weight: Any = None,
     start: Any = None,
     split: bool = False,
+    within: float | None = None,
 ) -> Problem:
     """Computes the exact constants of logistic regression or least squares over several workers.
 
@@ -52,6 +62,12 @@ def measure(
         touch coordinate j. F is the same, but the conflict graph of sparse data stays sparse: a
         worker that regularises every coordinate is in conflict with all others. Without
         regularisation it changes nothing.
+      within: a distance from x*, at least |x_0 - x*|, that no x_k of the run exceeds. mu is then
+        the smallest curvature in that ball, to which the logistic loss adds where the features have
+        full rank. The theorems use mu between x_k and x* only. Exact gradient descent with a step
+        up to 2 / L never moves away from x*, so that |x_0 - x*| is enough. Of random or late
+        gradients it is an assumption, which a run can be checked for. Least squares have the same
+        curvature everywhere.
 
     Returns:
       A `theory.Problem` with every field set. L and the L_i are attained at some w. mu is the
@@ -62,7 +78,8 @@ def measure(
     Raises:
       ValueError: the kind is unknown, a shape is wrong, a value is not finite, a label is neither
         1 nor -1, a weight is negative, a worker has no examples, split is True and no worker
-        touches some coordinate, or logistic regression has no regularisation.
+        touches some coordinate, logistic regression has no regularisation, or within is below
+        |x_0 - x*| or given for sparse data.
       TypeError: regularisation is not a number, or split is not True or False.
 
     Example:
@@ -86,6 +103,8 @@ def measure(
         raise TypeError(f'measure(split=...) must be True or False; got {split!r}.')
     lam = _regularisation(kind, regularisation)
     if isinstance(x, list | tuple) and any(map(sp.issparse, x)):
+        if within is not None:
+            raise ValueError('measure(within=...) is for dense data: leave it out for sparse data.')
         return measure_sparse(kind, x, y, lam, weight=weight, start=start, split=split)
     data = _data(kind, x, y, lam, weight)
     touched = np.any((data.x != 0) & (data.weight > 0)[..., None], axis=1)  # b[workers, features]
@@ -102,6 +121,9 @@ def measure(
         G = 0.0  # up to rounding, all workers have the same optimum
     curvatures = _curvatures(data, ridge, support)
     V0 = float(np.sum((w0 - optimum) ** 2))
+    if within is not None:
+        added = _curvature_within(data, optimum, _radius(within, math.sqrt(V0)))
+        curvatures['mu'] = min(max(curvatures['mu'], data.lam + added), curvatures['L'])
     # Close to the optimum, rounding can move F0 out of the range that curvature allows.
     F0 = min(max(gap(data, w0, optimum), curvatures['mu'] * V0 / 2), curvatures['L'] * V0 / 2)
     return Problem(len(data.x), **curvatures, G=G, V0=V0, F0=F0)
@@ -184,6 +206,26 @@ def _curvatures(data: Risk, ridge: np.ndarray, support: np.ndarray) -> dict[str,
         'L_cov': float(np.max(each @ support)) / n,
         'L_e': min(mean, widest),
     }
+
+
+def _radius(within: Any, distance: float) -> float:
+    radius = checks.real('measure', 'within', within)
+    if not distance * (1 - 1e-9) <= radius < math.inf:
+        raise ValueError(
+            f'measure(within=...) must be at least |x_0 - x*| = {distance:.6g}; got {within!r}.'
+        )
+    return radius
+
+
+def _curvature_within(data: Risk, optimum: np.ndarray, radius: float) -> float:
+    """Returns a lower bound on the curvature of the mean loss, without l2 term, in the ball."""
+    n, _, d = data.x.shape
+    reach = np.abs(data.x @ optimum) + radius * np.linalg.norm(data.x, axis=2)  # of |<x, w>|
+    _, least = slopes(data.kind, reach, np.ones_like(reach), data.weight)  # it falls with |z|
+    rows = (np.sqrt(least / n)[..., None] * data.x).reshape(-1, d)
+    spectrum = np.linalg.svd(rows, compute_uv=False)
+    smallest = spectrum[d - 1] ** 2 if len(spectrum) >= d else 0.0
+    return 0.0 if smallest < 1e-14 * d * spectrum[0] ** 2 else float(smallest)
 
 
 def _largest(rows: np.ndarray, ridge: np.ndarray) -> float:

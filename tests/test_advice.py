@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from gradzip import advice, theory
+from gradzip._empirical import Risk, optimum_of
 
 N, ROWS, D = 4, 6, 5
 
@@ -116,6 +118,26 @@ def test_gradients_stay_within_mu_l_and_l_e(seed):
         assert np.linalg.norm(late) <= problem.L_e * np.linalg.norm(u) * (1 + 1e-9)
 
 
+def test_the_curvature_of_a_ball_is_below_that_of_its_points():
+    x, y = example(1)
+    y = np.sign(y)
+    everywhere = advice.measure('logistic', x, y, 0.05)
+    radius = 1.5 * math.sqrt(everywhere.V0 or 0)
+    inside = advice.measure('logistic', x, y, 0.05, within=radius)
+    assert dataclasses.replace(inside, mu=0.05) == everywhere
+    assert inside.mu > 0.0501
+    data = Risk('logistic', x, y, np.full(y.shape, 1 / ROWS), 0.05)
+    optimum, rng = optimum_of(data, np.zeros(D)), np.random.default_rng(0)
+    for _ in range(50):
+        u = rng.normal(size=D)
+        z = x @ (optimum + radius * u / np.linalg.norm(u))
+        hessian = np.einsum('nr,nri,nrj->ij', 1 / (2 + np.exp(z) + np.exp(-z)), x, x)
+        assert np.linalg.eigvalsh(hessian)[0] / (N * ROWS) + 0.05 >= inside.mu
+    exact = advice.measure('least_squares', x, y, 0.05)
+    same = advice.measure('least_squares', x, y, 0.05, within=2 * math.sqrt(exact.V0 or 0))
+    assert same.mu == pytest.approx(exact.mu, rel=1e-12)
+
+
 def test_padding_does_not_change_the_constants():
     x, y = example(2)
     weight = np.full((N, ROWS), 1 / ROWS)
@@ -208,6 +230,7 @@ REFUSALS = {
     'weight sign': (lambda: advice.measure('logistic', X, Y, 0.1, weight=-abs(Y)), 'weight'),
     'idle': (lambda: advice.measure('logistic', X, Y, 0.1, weight=0 * Y), 'each worker'),
     'start': (lambda: advice.measure('logistic', X, Y, 0.1, start=np.zeros(2)), 'start'),
+    'near': (lambda: advice.measure('logistic', X, Y, 0.1, within=0.0), r'\|x_0 - x\*\|'),
     'untouched': (
         lambda: advice.measure('logistic', X * np.arange(D), Y, 0.1, split=True),
         'coordinate 0',
@@ -257,9 +280,10 @@ def test_sparse_data_that_do_not_fit():
         ({'y': [y[0], 2 * y[1]]}, 'labels y of 1 and -1'),
         ({'x': [x[0], math.nan * x[1]]}, 'finite'),
         ({'weight': np.ones((2, 3))}, 'for dense data'),
+        ({'within': 1.0}, 'for dense data'),
         ({'start': np.zeros(4)}, r'of shape \(3,\)'),
         ({'x': [sp.csr_matrix((3, 3))] * 2, 'split': True}, 'no worker touches'),
     ):
-        options = {'x': x, 'y': y, 'regularisation': 0.1} | change
+        options: dict[str, Any] = {'x': x, 'y': y, 'regularisation': 0.1} | change
         with pytest.raises(ValueError, match=message):
             advice.measure('logistic', **options)

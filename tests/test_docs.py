@@ -98,7 +98,10 @@ def test_the_readme_runs(index):
 PAGES = {'README.md': README, 'experiments/README.md': (ROOT / 'experiments/README.md').read_text()}
 RESULTS = {  # a quote in a page to the file of results that it is from
     'findings': 'theorems/tables.txt',
+    'slowest': 'theorems/slowest/tables.txt',
+    'restricted': 'theorems/tables.txt',
     'looseness': 'looseness/looseness.txt',
+    'attained': 'looseness/attained.txt',
     'ranking': 'ranking/ranking.txt',
     **dict.fromkeys(
         (

@@ -43,6 +43,14 @@ def table(problem: Problem) -> list[Row]:
     return rows(problem.constants, like_of(problem), [2], NAMES)
 
 
+def test_the_slowest_start_is_as_far_and_meets_the_least_curvature(problem: Problem):
+    slow = dataclasses.replace(problem, slowest=True).constants
+    plain = problem.constants
+    assert (slow.L, slow.mu) == (plain.L, plain.mu)
+    assert pytest.approx(plain.V0) == slow.V0
+    assert 2 * slow.need('F0', '') == pytest.approx(plain.mu * plain.need('V0', ''))
+
+
 def row_of(table: list[Row], algorithm: str, scheme: str) -> Row:
     return next(r for r in table if r.algorithm == algorithm and r.scheme.name == scheme)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 import gradzip as gz
 from gradzip import advice, theory
@@ -216,18 +217,32 @@ def test_without_delay_t1_is_the_theorem_without_delay():
     assert theory.stale(p, 3.0, 0, batch=2, split=2.0) == theory.minibatch(p, 3.0, 2, split=2.0)
 
 
-def t2_left(p, tau, w1, gamma, P, beta):
+def reuses(p, tau, ordered, gamma):
+    """Returns M of (T2)."""
+    return tau / (1 + max(0, 1 - gamma * p.n * p.mu) ** tau) if ordered else tau
+
+
+def test_the_average_age_of_a_message_in_use():
+    """However many uses it has, in order, with the weights of lemma S2."""
+    for x, tau in ((0.0, 5), (0.01, 12), (0.2, 7)):
+        p = theory.Problem(n=1, L=1.0, mu=x)
+        for uses in range(1, tau + 2):
+            weights = (1 - x) ** -np.arange(uses)
+            assert np.average(np.arange(uses), weights=weights) <= reuses(p, tau, True, 1.0) + 1e-12
+
+
+def t2_left(p, tau, w1, ordered, gamma, P, beta):
     """Returns the left side of inequality (T2), in sum form."""
-    S = powers(gamma, p.n * p.mu, tau)
-    first = gamma * p.L_max * (P + S * p.sigma / beta + (2 + beta) * tau * w1)
+    S, M = powers(gamma, p.n * p.mu, tau), reuses(p, tau, ordered, gamma)
+    first = gamma * p.L_max * (P + S * p.sigma / beta + (2 + beta) * M * w1)
     return first + gamma**2 * p.n * p.L_cov * p.L_max * tau * P * S
 
 
-def t2_least(p, tau, w1, P, gamma):
+def t2_least(p, tau, w1, ordered, P, gamma):
     """Returns the same at the best beta."""
     if tau == 0:
-        return t2_left(p, tau, w1, gamma, P, 1.0)
-    return smallest(lambda beta: t2_left(p, tau, w1, gamma, P, beta), 50)[1]
+        return t2_left(p, tau, w1, ordered, gamma, P, 1.0)
+    return smallest(lambda beta: t2_left(p, tau, w1, ordered, gamma, P, beta), 50)[1]
 
 
 @pytest.mark.parametrize(('seed', 'interpolation'), DRAWS[:4])
@@ -236,35 +251,36 @@ def t2_least(p, tau, w1, P, gamma):
 def test_t2(seed, interpolation, omega, tau):
     p = drawn(seed, interpolation)
     n, mu, L_cov, L_max, sigma = p.n, p.n * p.mu, p.n * p.L_cov, p.L_max, p.sigma
-    for split in (1.0, 4.0):
+    for split, ordered in ((1.0, False), (4.0, True)):
         w1, w0 = (omega, 0) if p.G == 0 else ((1 + split) * omega, (1 + 1 / split) * omega * p.G)
         P = smallest(lambda c, w=w1: (1 + c) * sigma + (1 + 1 / c) * w)[1]
-
-        left = functools.partial(t2_left, p, tau, w1)
-        best = functools.partial(t2_least, p, tau, w1, P)
-        found = theory.q_iag(p, omega, tau, split=split)
+        options: Any = {'split': split, 'ordered': ordered}
+        left = functools.partial(t2_left, p, tau, w1, ordered)
+        best = functools.partial(t2_least, p, tau, w1, ordered, P)
+        found = theory.q_iag(p, omega, tau, **options)
         gamma = found.step_size / n
         assert best(gamma * (1 - 1e-9)) <= 1 <= best(gamma * (1 + 1e-9))
         for share in (1.0, 0.3):
             g = share * gamma
-            bound = theory.q_iag(p, omega, tau, split=split, step_size=n * g)
+            bound = theory.q_iag(p, omega, tau, step_size=n * g, **options)
             agrees(bound, n * g, 1 - g * mu, p.V0, bound.floor)
             # some c and beta that fulfil (T2) have this floor, and none has a much lower one
             units = bound.floor * mu / (g * w0) if w0 else None
             c = np.geomspace(1e-3, 1e4, 400)[:, None]
             beta = np.geomspace(1e-3, 1e4, 400)
             fits = left(g, (1 + c) * sigma + (1 + 1 / c) * w1, beta) <= 1 + 0.02
-            noise = (1 + 1 / c) * (1 + g * L_cov * tau**2) + (2 + beta) * tau
+            noise = (1 + 1 / c) * (1 + g * L_cov * tau**2) + (2 + beta) * reuses(p, tau, ordered, g)
             if units:
                 assert noise[fits].min() * 0.97 <= units <= noise[fits].min() * 1.7
         flat = dataclasses.replace(p, mu=0.0)
-        bound = theory.q_iag(flat, omega, tau, split=split)
+        bound = theory.q_iag(flat, omega, tau, **options)
         g = bound.step_size / n
-        b = L_max * (P + 2 * math.sqrt(tau * sigma * tau * w1) + 2 * tau * w1)
+        M = tau / 2 if ordered else tau
+        b = L_max * (P + 2 * math.sqrt(tau * sigma * M * w1) + 2 * M * w1)
         assert b * g + L_cov * L_max * tau**2 * P * g * g == pytest.approx(1)
         assert bound.initial == pytest.approx(p.V0 / (2 * n * g))
         assert bound.floor == pytest.approx(
-            theory.q_iag(dataclasses.replace(p, mu=1e-9), omega, tau, split=split).floor
+            theory.q_iag(dataclasses.replace(p, mu=1e-9), omega, tau, **options).floor
             * 1e-9 / 2, rel=1e-5,
         )  # fmt: skip
 
@@ -310,11 +326,14 @@ def test_a1_to_a4(omega):
     short, long = 0.5 / (alpha * L), 1.99 / (alpha * L)
     for step in (short, long):
         agrees(theory.gd(ONE, omega, step_size=step), step, worst(step, alpha, 0.0, mu, L), V0, 0)
-    agrees(theory.gd(ONE, omega, convex=False), 1 / (alpha * L), 1 - mu / (alpha * L), F0, 0)
+    best = both_ends(mu / L, 1 - 1 / alpha)
+    agrees(theory.gd(ONE, omega, convex=False), 1 / (alpha * L), best, F0, 0)
+    assert best <= 1 - mu / (alpha * L)
     for a, b in ((1.0, alpha), (0.5, 2.0)):
         bound = theory.gd(ONE, descent=(a, b))
-        agrees(bound, a / (b * L), 1 - a**2 * mu / (b * L), F0, 0)
-        factor = 1 - 2 * mu * 0.1 / b * (a - b * L * 0.1 / b / 2)
+        agrees(bound, a / (b * L), both_ends(mu / L, 1 - a * a / b), F0, 0)
+        u = 0.1 / b * L
+        factor = both_ends(mu / L, 1 - 2 * a * u + b * u * u)
         agrees(theory.gd(ONE, descent=(a, b), step_size=0.1 / b), 0.1 / b, factor, F0, 0)
         bound = theory.gd(FLAT, descent=(a, b))
         assert bound.quantity == 'gradient_mean'
@@ -329,10 +348,21 @@ def test_a1_to_a4(omega):
     )
 
 
+def both_ends(k, P):
+    """Returns the least factor of A1 and A5 over z, in which P / z counts as 0 for P = z = 0."""
+    if P < 1e-15:
+        return (1 - k) / (1 + k / 2)
+    factor = lambda z: (1 - k * (2 - P - P / z) / 2) / (1 + k * (1 - z) / 2)  # noqa: E731
+    found = scipy.optimize.minimize_scalar(factor, bounds=(P / (2 - P), 1), method='bounded')
+    return min(float(found.fun), factor(1))
+
+
 @pytest.mark.parametrize('delta', [1.0, 0.3, 0.01])
 def test_a5_and_ef14(delta):
     L, mu, F0 = 2.0, 0.3, 1.5
-    agrees(theory.gd(ONE, delta=delta), 1 / L, 1 - delta * mu / L, F0, 0)
+    for share in (1.0, 0.4):
+        bound = theory.gd(ONE, delta=delta, step_size=share / L)
+        agrees(bound, share / L, both_ends(mu / L, 1 - share * delta), F0, 0)
     assert theory.gd(FLAT, delta=delta).at(5) == pytest.approx(2 * F0 * L / (delta * 5))
     theta = 1 - math.sqrt(1 - delta)
     beta = (1 - delta) / theta
@@ -344,32 +374,38 @@ def test_a5_and_ef14(delta):
 
     assert progress(u) >= max(progress(0.99 * u), progress(1.01 * u))
     assert bound.at(5) == pytest.approx(2 * F0 * L / (progress(u) * 5))
-    p: Any
     for p, split in ((ONE, 1.0), (drawn(1), 1.0), (drawn(1), 7.0), (drawn(2, True), 1.0)):
-        steep = (1 if p.G == 0 or p.n == 1 else 1 + split) * (p.L_max or p.L)
-        t, n, G = math.sqrt(p.mu / p.L) / 2, p.n, p.G or 0
+        make: Any = functools.partial(theory.ef14, p, delta, split=split)
+        best = make().step_size
+        shares = (1.0, 0.1)
+        rates = [1 - make(step_size=share * best).factor for share in (1, 0.97, 1.03)]
+        assert rates[0] >= (1 - 1e-3) * max(rates)
+        for share in shares:
+            _check_ef14(p, delta, split, make(step_size=share * best))
 
-        def limits(g, p=p, t=t, steep=steep):
-            """The least and the largest weight of the memory in the Lyapunov function."""
-            h = (1 - g * p.L) / (2 * p.L)
-            rest = theta - g * p.mu * (1 - t)
-            low = g * (1 / h + p.mu * (1 / t - 1)) / rest if h > 0 and rest > 0 else math.inf
-            return low, h * p.L / (steep * beta * g) if beta else math.inf
 
-        longest = theory.ef14(p, delta, split=split).step_size
-        if beta:
-            assert limits(longest * 0.999999)[0] < limits(longest * 0.999999)[1]
-            assert limits(longest * 1.000001)[0] > limits(longest * 1.000001)[1]
-        else:
-            assert longest == pytest.approx(1 / p.L)
-        for share in (1.0, 0.1):
-            g = share * longest
-            low, high = limits(g)
-            weight = max(low, min(1, high)) if beta else math.inf
-            rate = g * p.mu * (1 - t)
-            floor = (1 + weight) * beta * g * g * (1 + 1 / split) * G / n / rate if beta else 0
-            bound = theory.ef14(p, delta, split=split, step_size=g)
-            agrees(bound, g, 1 - rate, (1 + 1 / weight) * p.V0, floor)
+def _check_ef14(p: Any, delta: float, split: float, bound: theory.Bound) -> None:
+    """(EF) holds at the weight and the rate of a bound, and no other share z has a better rate."""
+    g, L, mu, n, G = bound.step_size, p.L, p.mu, p.n, p.G or 0
+    r, theta = 1 - bound.factor, 1 - math.sqrt(1 - delta)
+    if delta == 1:
+        agrees(bound, g, 1 - g * mu * (2 - g * L), p.V0, 0)
+        return
+    beta, c = (1 - delta) / theta, 0.4
+    steep = (1 if G == 0 else 1 + split) * (p.L_max or L)
+    a = 1 / (bound.at(0) / p.V0 - 1 - bound.floor / p.V0)  # the initial value is (1 + 1/a) V0
+    v = 1 - a * steep * beta * g / (1 - c) - g * L
+    t, h = 1 - r / (g * mu * (1 + v)), c * (1 - v - g * L) / L
+    assert 0 < t < 1
+    H = 1 / h + mu * (1 + v) * (1 / t - 1)
+    assert g * H / (theta - r) <= a * (1 + 1e-6)
+    assert a * beta * g * steep <= (1 - v - g * L - h * L) * (1 + 1e-6)
+    z = np.linspace(0, 2 - g * L, 4000)[1:-1]
+    pull, weight = g * mu * (2 - g * L - z), (1 - c) * z / (steep * beta * g)
+    x = (weight * (theta - pull) - g * L / (c * z)) / pull
+    assert r >= np.max(np.where(x > 0, pull * x / (1 + np.maximum(x, 0)), 0)) * (1 - 1e-9)
+    floor = (1 + a) * beta * g * g * (1 + 1 / split) * G / n / r
+    np.testing.assert_allclose(bound.floor, floor, rtol=1e-5, atol=0)
 
 
 def test_equal_workers_without_noise_have_the_step_of_one_node():
@@ -425,7 +461,7 @@ REFUSALS = {
     'long T2': (lambda: theory.q_iag(MANY, 1.0, 5, step_size=0.1), 'at most'),
     'long T5': (lambda: theory.iag(MANY, 5, step_size=0.2), 'at most'),
     'long T6': (lambda: theory.stale_gd(ONE, 1.0, 5, step_size=0.1), 'at most'),
-    'long EF14': (lambda: theory.ef14(ONE, 0.5, step_size=0.1), 'at most'),
+    'long EF14': (lambda: theory.ef14(ONE, 0.5, step_size=0.1), 'below'),
     'negative step': (lambda: theory.gd(ONE, 1.0, step_size=-0.1), 'above 0'),
     'negative omega': (lambda: theory.dcgd(MANY, -1.0), 'at least 0'),
     'nan': (lambda: theory.dcgd(MANY, math.nan), 'finite'),
@@ -560,6 +596,7 @@ WRONG_TYPES = {
     'dcgd, linear': (lambda: theory.dcgd(MANY, 1.0, linear=NO), 'linear=.*True or False'),
     'stale, shared': (lambda: theory.stale(MANY, 1.0, 2, shared=NO), 'True or False'),
     'stale, oblivious': (lambda: theory.stale(MANY, 1.0, 2, oblivious=NO), 'True or False'),
+    'q_iag, ordered': (lambda: theory.q_iag(MANY, 1.0, 2, ordered=NO), 'True or False'),
     'q_iag, shared': (lambda: theory.q_iag(MANY, 1.0, 2, shared=NO), 'True or False'),
     'iag, shared': (lambda: theory.iag(MANY, 2, shared=NO), 'True or False'),
     'stale_gd, shared': (lambda: theory.stale_gd(ONE, 1.0, 2, shared=NO), 'True or False'),
@@ -985,14 +1022,15 @@ def cases() -> dict[str, Case]:
             f'B2 {name}': Case(name, theory.minibatch(flat, 1.0, 3), b2, batch=3),
             f'T1c {name}': Case(name, theory.stale(flat, 3.0, 8), b4, ('random', 8)),
             f'T2c {name}': Case(
-                name, theory.q_iag(flat, 3.0, 7), b4, ('cyclic', 7), stored=True
+                name, theory.q_iag(flat, 3.0, 7, ordered=True), b4, ('cyclic', 7), stored=True
             ),
             f'F {name}': Case(name, theory.stale(p, 1.0, 4, batch=1), b2, ('const', 4), batch=1),
             f'T1 exact {name}': Case(name, theory.stale(p, 0.0, 4), late=('const', 4), seeds=1),
             f'T1 const {name}': Case(name, theory.stale(p, ring_tern, 4), ternary, ('const', 4)),
             f'T1 random {name}': Case(name, theory.stale(p, 3.0, 8), b4, ('random', 8)),
             f'T2 burst {name}': Case(
-                name, theory.q_iag(p, ring_tern, 4), ternary, ('burst', 4), stored=True
+                name, theory.q_iag(p, ring_tern, 4, ordered=True), ternary, ('burst', 4),
+                stored=True,
             ),
             f'T2 cyclic {name}': Case(
                 name, theory.q_iag(p, 3.0, 7), bernoulli(0.25), ('cyclic', 7), stored=True
@@ -1025,7 +1063,11 @@ def cases() -> dict[str, Case]:
         'C1 dense': Case('dense', theory.dcgd(p, 1.0), bernoulli(0.5)),
         'T1 dense': Case('dense', theory.stale(p, 1.0, 3), bernoulli(0.5), ('cyclic', 3)),
         'T2 dense': Case(
-            'dense', theory.q_iag(p, 1.0, 3), bernoulli(0.5), ('burst', 3), stored=True
+            'dense',
+            theory.q_iag(p, 1.0, 3, ordered=True),
+            bernoulli(0.5),
+            ('burst', 3),
+            stored=True,
         ),
         'B1 dense': Case('dense', theory.minibatch(p, 1.0, 2), bernoulli(0.5), batch=2),
     }
@@ -1081,7 +1123,7 @@ def test_a_run_at_the_step_of_a_bound_without_a_term_exceeds_it(forgotten):
 
 def test_stored_messages_need_t2_and_not_t1():
     p = data('LS').problem
-    fresh, stored = theory.stale(p, 19.0, 12), theory.q_iag(p, 19.0, 12)
+    fresh, stored = theory.stale(p, 19.0, 12), theory.q_iag(p, 19.0, 12, ordered=True)
     case = Case('LS', fresh, bernoulli(0.05), ('burst', 12), stored=True)
     assert excess(dataclasses.replace(case, stored=False), errors=3) <= 1
     assert excess(case, most=2000) > 10

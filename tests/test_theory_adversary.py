@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from experiments.wells import wells
 from gradzip import theory
 from tests.test_theory import Case, bernoulli, data, excess, top
 
@@ -59,6 +60,24 @@ def test_every_worker_chooses_the_worst_of_its_late_gradients(seed):
             x = xs[-1]
             value = x @ x if bound.quantity == 'V' else x @ F @ x / 2
             assert value <= bound.at(k)
+
+
+def test_wells_are_smooth_and_their_points_satisfy_the_assumption_with_equality():
+    """The steps that A1 takes on them with probability 1/4 come near its factor."""
+    phi, mu = wells(0.1)
+    x = np.geomspace(1.05, 0.05, 4000)
+    value, slope = phi.at(x, np)
+    points = phi.q ** np.arange(10.0)
+    there, down = phi.at(points, np)
+    assert np.all(np.abs(np.diff(slope)) <= np.abs(np.diff(x)) * (1 + 1e-6))
+    trapezoids = np.diff(x) * (slope[1:] + slope[:-1]) / 2
+    np.testing.assert_allclose(np.diff(value), trapezoids, atol=1e-6)
+    np.testing.assert_allclose(down**2, 2 * mu * there, rtol=1e-6)
+    np.testing.assert_allclose(points - down, phi.q * points, rtol=1e-9)
+    factor = 1 - 0.25 * (1 - phi.q**2)
+    bound = theory.gd(theory.Problem(1, 1.0, mu, F0=1.0), 3.0, convex=False)
+    assert 1 < np.log(factor) / np.log(bound.factor) < 1.5
+    assert 0.095 < mu < 0.105
 
 
 def test_runs_at_the_steps_of_other_theorems_exceed_them():

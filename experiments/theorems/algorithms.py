@@ -185,7 +185,7 @@ def _stale(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay)
 def _q_iag(problem: theory.Problem, like: Like, scheme: Scheme, model: gz.Delay) -> Row:
     """Theorem T2; without compression T1, which allows any late gradients. Workers take turns."""
     omega, messages = scheme.compressor.omega(like), problem.n / (model.bound + 1)
-    options = {'omega': omega, 'tau': model.bound}
+    options = {'omega': omega, 'tau': model.bound, **({'ordered': True} if omega else {})}
     family = theory.q_iag if omega else theory.stale
 
     def before(key: Key) -> optax.GradientTransformation:

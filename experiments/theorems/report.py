@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from experiments import tables
 from experiments.problems import Problem
-from experiments.theorems.algorithms import HYPERPARAMETERS
-from experiments.theorems.runs import ERRORS, TARGET, Run, by_problem, target_of
+from experiments.theorems.algorithms import HYPERPARAMETERS, rows
+from experiments.theorems.runs import ERRORS, TARGET, Run, by_problem, like_of, target_of
 
 HEADS = (
     'algorithm', 'scheme', 'step L', 'predicted', 'measured', 'loose', 'kbit pred.', 'kbit meas.',
@@ -95,6 +96,29 @@ def _looseness(runs: list[Run]) -> str:
     return (
         f'Iterations predicted over measured: {statistics.median(found):.2g} in the median of '
         f'{len(found)} runs, from {min(found):.2g} to {max(found):.2g}.'
+    )
+
+
+def restricted(runs: list[Run], late: list[int], names: list[str]) -> str:
+    """The predictions with the least curvature in the ball around the optimum as mu."""
+    larger, ratios = [], []
+    for problem, own in by_problem(runs):
+        here = problem.restricted
+        larger.append(f'{here.mu / problem.constants.mu:.6f} on {problem.name}')
+        again = rows(here, like_of(problem), late, names) if here != problem.constants else ()
+        other = {(row.title, row.scheme.name): row for row in again}
+        for run in own:
+            row = other.get((run.row.title, run.row.scheme.name), run.row)
+            if row.bound is not None and run.measured:
+                ratios.append(row.predicted(target_of(problem)) / run.measured)
+    inside = [bool(np.all(run.distance <= run.distance[0] * (1 + 1e-6))) for run in runs]
+    if not ratios:
+        return ''
+    return (
+        'The curvature within the distance of the start to the optimum is as many times mu: '
+        f'{", ".join(larger)}. With it, iterations predicted over measured are '
+        f'{statistics.median(ratios):.2g} in the median. In {sum(inside)} of {len(inside)} runs no '
+        'seed was ever farther away.'
     )
 
 

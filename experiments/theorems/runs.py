@@ -113,14 +113,16 @@ def length_of(problem: Problem, row: Row, most: int) -> int:
 def run(
     problem: Problem, row: Row, iterations: int, seeds: int, advance: Advance = lambda steps: None
 ) -> Run:
-    """From zero at the row's step-size. Where nothing is random there is one seed."""
+    """At the step-size of the row. Where nothing is random there is one seed."""
     keys = jax.random.split(jax.random.key(0), seeds if row.random else 1)
     optimum = jnp.asarray(problem.optimum, jnp.float32)
 
     def distance(w: jax.Array) -> jax.Array:
         return jnp.sum((w - optimum) ** 2)
 
-    found = simulate(problem, row.make, keys, iterations, distance, advance=advance)
+    found = simulate(
+        problem, row.make, keys, iterations, distance, start=problem.start, advance=advance
+    )
     return Run(problem, row, found.astype(np.float64))
 
 

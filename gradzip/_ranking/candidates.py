@@ -17,7 +17,7 @@ from gradzip import theory
 from gradzip._base import AxisName, Compressor, KeyLike, Like, PyTree, memory_like
 from gradzip._compressors.identity import Identity
 from gradzip._delay import delay
-from gradzip._delay_models import Cyclic, Delay
+from gradzip._delay_models import Burst, Constant, Cyclic, Delay, Fixed
 from gradzip._feedback.compress import compress
 from gradzip._feedback.diana import diana
 from gradzip._feedback.ef21 import ef21
@@ -126,7 +126,8 @@ def _stored(name: str, scheme: Compressor, omega: float, late: Delay, workers: i
     def exchange(axis: AxisName | None, key: KeyLike | None) -> optax.GradientTransformation:
         return iag(scheme, axis, late, key=key)
 
-    options = {'omega': omega, 'tau': late.bound}
+    ordered = isinstance(late, Burst | Constant | Cyclic | Fixed)
+    options = {'omega': omega, 'tau': late.bound, 'ordered': ordered}
     messages = workers / (late.bound + 1) if isinstance(late, Cyclic) else None
     return Candidate('iag', name, theory.q_iag, options, exchange, scheme, messages)
 

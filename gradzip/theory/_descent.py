@@ -3,6 +3,21 @@
     x_{k+1} = x_k - gamma Q(grad F(x_k))
 
 With omega: E Q(v) = v and E|Q(v)|^2 <= alpha |v|^2, alpha = 1 + omega. V = |x - x*|^2.
+
+A1 and A5 use the gradients at both ends of a step, g = grad F(x_k) and g+ = grad F(x_{k+1}). As
+F + (L/2)|x|^2 is convex and 2 L-smooth, with r = g - gamma L Q(g) the step satisfies
+
+    F(x_{k+1}) <= F(x_k) - (2 |g|^2 - |r|^2 - 2 <g+, r> + |g+|^2) / (4 L).
+
+2 <g+, r> <= z |g+|^2 + |r|^2 / z for any z in (0, 1]. Let E|r|^2 <= P |g|^2, where P = 1 - 2 a u +
+b u^2 in A1 and, for u <= 1, P = 1 - delta u in A5 (r lies between g and g - Q(g)), u = gamma L.
+With |g|^2 >= 2 mu (F(x_k) - F*), the same for g+, and k = mu / L,
+
+    (1 + k (1 - z)/2) E[F(x_{k+1}) - F*] <= (1 - k (2 - P - P/z)/2) (F(x_k) - F*).
+
+z = 1 gives the factor 1 - k (1 - P) that the gradient at x_k alone gives. The best z is the root of
+(1 - k + k P/2) z^2 + k P z = (1 + k/2) P. Without compression at gamma = 1/L, P = z = 0, and the
+factor (1 - k) / (1 + k/2) is that of Abbaszadehpeivasti, de Klerk, Zamani, arXiv 2204.00647.
 """
 
 from __future__ import annotations
@@ -36,7 +51,7 @@ def gd(
     | delta, smooth | A5, on F | A5, on the mean squared gradient |
 
     None of them has a floor. In A1, A4 and A5, mu may be the constant of the Polyak-Lojasiewicz
-    inequality |grad F(x)|^2 >= 2 mu (F(x) - F*).
+    inequality |grad F(x)|^2 >= 2 mu (F(x) - F*) at the points x_k of the run.
 
     Args:
       problem: n = 1. More workers are allowed if nothing is random (omega=0), or with shared=True.
@@ -88,13 +103,14 @@ def _smooth(problem: Problem, a: float, b: float, given: float | None) -> Bound:
     """Theorems A1 and A4. An unbiased compressor has a = 1, b = alpha."""
     L, mu = problem.L, problem.mu
     gamma = assume.step_size('gd', given, a / (b * L), 2 * a / (b * L), below=True)
+    F0 = problem.known('F0')
+    if mu > 0:
+        u = gamma * L
+        factor = _between(mu / L, (1 - a * u) ** 2 + (b - a * a) * u * u)
+        return _bound('A1', 'F smooth and Polyak-Lojasiewicz', 'F', gamma, factor, F0, problem.n)
     # E F(x+) <= F - gamma <grad F, E Q> + (L gamma^2/2) E|Q|^2
     #         <= F - gamma (a - b L gamma/2) |grad F|^2
     progress = gamma * (a - b * L * gamma / 2)
-    F0 = problem.known('F0')
-    if mu > 0:  # by the Polyak-Lojasiewicz inequality, |grad F|^2 >= 2 mu (F - F*)
-        factor = 1 - 2 * mu * progress
-        return _bound('A1', 'F smooth and Polyak-Lojasiewicz', 'F', gamma, factor, F0, problem.n)
     initial = None if F0 is None else F0 / progress  # by telescoping
     return _bound('A4', 'F smooth', 'gradient_mean', gamma, 1.0, initial, problem.n)
 
@@ -129,13 +145,23 @@ def _contractive(problem: Problem, delta: float, given: float | None) -> Bound:
     """Theorem A5: top-k, sign and the like, without error feedback, on one node."""
     L, mu, F0 = problem.L, problem.mu, problem.known('F0')
     gamma = assume.step_size('gd', given, 1 / L, 1 / L)
+    if mu > 0:
+        factor = _between(mu / L, 1 - delta * gamma * L)
+        return _bound('A5', 'F smooth and Polyak-Lojasiewicz', 'F', gamma, factor, F0, problem.n)
     # F(x+) <= F - (gamma/2)|grad F|^2 - (1/(2 gamma) - L/2)|x+ - x|^2
     #          + (gamma/2)|C(grad F) - grad F|^2  <=  F - (gamma delta/2)|grad F|^2
-    if mu > 0:
-        factor = 1 - gamma * delta * mu
-        return _bound('A5', 'F smooth and Polyak-Lojasiewicz', 'F', gamma, factor, F0, problem.n)
     initial = None if F0 is None else 2 * F0 / (gamma * delta)
     return _bound('A5', 'F smooth', 'gradient_mean', gamma, 1.0, initial, problem.n)
+
+
+def _between(k: float, P: float) -> float:
+    """Returns the factor of A1 and A5 for k = mu / L at the best z."""
+    P = min(max(P, 0.0), 1.0)
+    least = P * (1 + k / 2)  # z is at least P / (2 - P), below which |g|^2 would count against F
+    z = 2 * least / (k * P + math.sqrt((k * P) ** 2 + 4 * (1 - k + k * P / 2) * least)) if P else 0
+    z = min(1.0, max(z, P / (2 - P)))
+    lost = P + (P / z if P else 0.0)
+    return (1 - k * (2 - lost) / 2) / (1 + k * (1 - z) / 2)
 
 
 def _bound(

@@ -8,29 +8,39 @@ point xt = x - e moves by xt+ = xt - gamma grad F(x). With theta = 1 - sqrt(1-de
 beta = (1-delta) / theta, Young's inequality gives
 (Y)  E E2+ <= (1-theta) E2 + beta gamma^2 (1/n) sum_i |grad f_i|^2.
 
-Strongly convex. Let p = F(x) - F*, N = (1/n) sum_i |grad f_i(x) - grad f_i(x*)|^2. Then
-    |xt+ - x*|^2 = |xt - x*|^2 - 2 gamma <grad F, x - x* - e> + gamma^2 |grad F|^2,
-    <grad F, x - x*> >= p + (mu/2) |x - x*|^2,   |x - x*|^2 >= (1-t) |xt - x*|^2 - (1/t - 1) |e|^2,
-    p >= |grad F|^2 / (2 L),  p >= N / (2 L_max),   2 <grad F, e> <= h |grad F|^2 + |e|^2 / h
-for t in (0, 1), h > 0. With the shares (1 + gamma L)/2 and (1 - gamma L)/2 of p in its two bounds
-and h = (1 - gamma L)/(2 L), all of |grad F|^2 cancels, and what is left is
-    |xt+ - x*|^2 <= (1 - gamma mu (1-t)) |xt - x*|^2 + gamma H E2 - gamma (1 - gamma L)/(2 L_max) N,
-with H = 2 L/(1 - gamma L) + mu (1/t - 1). As (1/n) sum_i |grad f_i|^2 <= (1+s) N + (1+1/s) G/n for
-any s > 0, the sum Psi = |xt - x*|^2 + a E2 falls to 1 - gamma mu (1-t) of itself, plus
+Strongly convex. Let D = <grad F(x), x - x*>, N = (1/n) sum_i |grad f_i(x) - grad f_i(x*)|^2. Then
+    |xt+ - x*|^2 = |xt - x*|^2 - 2 gamma D + 2 gamma <grad F, e> + gamma^2 |grad F|^2,
+    D >= mu |x - x*|^2,   D >= |grad F|^2 / L,   D >= N / L_max,
+    |x - x*|^2 >= (1-t) |xt - x*|^2 - (1/t - 1) |e|^2,   2 <grad F, e> <= h |grad F|^2 + |e|^2 / h
+for t in (0, 1), h > 0. Of the 2 gamma D, use the share 1 + v in the first of the bounds on D,
+gamma L + h L in the second, by which all of |grad F|^2 cancels, and what is left of the 2 in the
+third. With z = 1 - v - gamma L and h = c z / L, c in (0, 1), this is
+    |xt+ - x*|^2 <= (1 - r) |xt - x*|^2 + gamma H E2 - gamma (1-c) z N / L_max,
+with r = gamma mu (1+v) (1-t) and H = L/(c z) + mu (1+v) (1/t - 1). As (1/n) sum_i |grad f_i|^2 <=
+(1+s) N + (1+1/s) G/n for any s > 0, the sum Psi = |xt - x*|^2 + a E2 falls to 1 - r of itself, plus
 a beta gamma^2 (1+1/s) G/n, if
-    gamma H / (theta - gamma mu (1-t))  <=  a  <=  (1 - gamma L) / (2 (1+s) L_max beta gamma).  (EF)
-If G = 0, as on one node, N alone takes the place of (1+s) N, and (EF) has 1 in place of 1+s.
-For t -> 0 the longest step is about 1 / (L + 2 sqrt((1+s) L L_max beta/theta)); t = sqrt(mu/L)/2 is
-near the best. Last, |x - x*|^2 <= (1 + 1/a) Psi, since |u + v|^2 <= (1 + 1/a) (|u|^2 + a |v|^2).
+    gamma H / (theta - r)  <=  a  <=  (1-c) z / ((1+s) L_max beta gamma).                       (EF)
+If G = 0, as on one node, N alone takes the place of (1+s) N, and (EF) has 1 in place of 1+s. The
+right side is the a that is used, and
+    1/t - 1 = (a (theta - gamma mu (1+v)) - gamma L/(c z)) / (gamma mu (1+v))
+then fulfils (EF) where it is positive. The z in (0, 2 - gamma L) with the largest r is found
+numerically. Last, |x - x*|^2 <= (1 + 1/a) Psi, since |u + v|^2 <= (1 + 1/a) (|u|^2 + a |v|^2). The
+longest step has c = 1/2 and v = 0, but a smaller c has a larger a: with c = 0.4 the bound takes
+about the fewest iterations. Without compression beta = 0, and r = gamma mu (2 - gamma L).
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import NamedTuple
 
-from gradzip.theory import _assume as assume
+from gradzip.theory import _assume as assume, _search as search
 from gradzip.theory._bound import Bound
 from gradzip.theory._problem import Problem
+
+_SHARE = 0.4  # c of the proof
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def ef14(
@@ -48,7 +58,7 @@ def ef14(
         V0.
       delta: constant of the contractive compressor that error feedback applies,
         `scheme.contractive().delta(like)`.
-      step_size: where to evaluate the bound, at most the default, which is the longest.
+      step_size: where to evaluate the bound. The default is the step of the best rate.
       split: more than 1 lowers the floor and shortens the step, less than 1 does the opposite.
         `for_target` finds the best. Without effect if G = 0.
       shared: whether the workers share their randomness. The bound is the same for both.
@@ -65,7 +75,7 @@ def ef14(
       >>> from gradzip import theory
       >>> problem = theory.Problem(n=1, L=1.0, mu=0.1, V0=1.0)
       >>> print([round(theory.ef14(problem, delta).step_size, 4) for delta in (1.0, 0.5, 0.01)])
-      [1.0, 0.1546, 0.0022]
+      [1.0, 0.1474, 0.0021]
 
     Reference: Stich, Cordonnier, Jaggi, arXiv 1809.07599, for the method; the constants are
       derived here.
@@ -76,37 +86,71 @@ def ef14(
         return _nonconvex(problem, delta, step_size)
     split = assume.real('ef14', 'split', split, 0, above=True)
     n, L, mu, G = problem.n, problem.L, problem.mu, problem.known('G')
-    theta = delta / (1 + math.sqrt(1 - delta))  # without cancellation
-    beta = (1 - delta) / theta
-    steep = (1 if G == 0 else 1 + split) * problem.need('L_max', 'Theorem EF14')
-    t = math.sqrt(mu / L) / 2
-
-    def least(gamma: float) -> float:
-        """The least a of (EF)."""
-        left = theta - gamma * mu * (1 - t)
-        if gamma * L >= 1 or left <= 0:
-            return math.inf
-        return gamma * (2 * L / (1 - gamma * L) + mu * (1 / t - 1)) / left
-
-    def inequality(gamma: float) -> float:
-        """At most 1 where (EF) allows some a."""
-        if beta == 0:
-            return gamma * L
-        if gamma * L >= 1:
-            return math.inf
-        return least(gamma) * 2 * steep * beta * gamma / (1 - gamma * L)
-
-    largest = assume.largest(inequality, 1 / L)
-    gamma = assume.step_size('Theorem EF14', step_size, largest, largest)
-    most = math.inf if beta == 0 else (1 - gamma * L) / (2 * steep * beta * gamma)
-    a = math.inf if beta == 0 else max(least(gamma), min(1.0, most))
-    progress = gamma * mu * (1 - t)
-    noise = 0.0 if beta == 0 or G == 0 else (1 + a) * beta * gamma**2 * (1 + 1 / split) / n
-    floor = 0.0 if noise == 0 else None if G is None else noise * G / progress
+    law = _Law(L, mu, (1 if G == 0 else 1 + split) * problem.need('L_max', 'Theorem EF14'), delta)
+    best, largest = _steps(law)
+    gamma = assume.step_size('Theorem EF14', step_size, best, largest, below=True)
+    r, a = law.rate(gamma)
+    noise = 0.0 if delta == 1 or G == 0 else (1 + a) * law.beta * gamma**2 * (1 + 1 / split) / n
+    floor = 0.0 if noise == 0 else None if G is None else noise * G / max(r, 1e-300)
     V0 = problem.known('V0')
     about = f'{"F" if n == 1 else "every f_i"} convex and smooth, F strongly convex, C contractive'
     initial = None if V0 is None else (1 + 1 / a) * V0
-    return Bound('EF14: error feedback', about, 'V', gamma, 1 - progress, initial, floor, n)
+    return Bound('EF14: error feedback', about, 'V', gamma, 1 - r, initial, floor, n)
+
+
+class _Law(NamedTuple):
+    """Inequality (EF) at c = _SHARE."""
+
+    L: float
+    mu: float
+    steep: float  # (1+s) L_max
+    delta: float
+
+    @property
+    def theta(self) -> float:
+        return self.delta / (1 + math.sqrt(1 - self.delta))  # without cancellation
+
+    @property
+    def beta(self) -> float:
+        return (1 - self.delta) / self.theta
+
+    def rate(self, gamma: float) -> tuple[float, float]:
+        """Returns the largest r, and its a. The r is not above 0 where no z is found."""
+        if self.delta == 1:
+            return gamma * self.mu * (2 - gamma * self.L), math.inf
+        low, high = 0.0, 2 - gamma * self.L
+        for _ in range(40):  # r has one maximum
+            left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+            if self._at(gamma, left)[0] < self._at(gamma, right)[0]:
+                low = left
+            else:
+                high = right
+        return self._at(gamma, (low + high) / 2)
+
+    def _at(self, gamma: float, z: float) -> tuple[float, float]:
+        """Returns r and a for z. Where 1/t - 1 is at most 0, it is in the place of r."""
+        a = (1 - _SHARE) * z / (self.steep * self.beta * gamma)
+        most = gamma * self.mu * (2 - gamma * self.L - z)  # gamma mu (1+v)
+        rest = a * (self.theta - most) - gamma * self.L / (_SHARE * z)
+        return (most * rest / (most + rest) if rest > 0 else rest), a
+
+    def left(self, gamma: float) -> float:
+        """Returns gamma L/(c z) over a (theta - gamma mu), which is 1 at the longest step."""
+        z, rest = 1 - gamma * self.L, self.theta - gamma * self.mu
+        if z <= 0 or rest <= 0:
+            return math.inf
+        c = _SHARE * (1 - _SHARE)
+        return self.steep * self.L * self.beta * gamma**2 / (c * z * z * rest)
+
+
+@functools.lru_cache(maxsize=64)
+def _steps(law: _Law) -> tuple[float, float]:
+    """Returns the step of the best rate, and the longest, where 1/t - 1 vanishes for v = 0."""
+    if law.delta == 1:
+        return 1 / law.L, 2 / law.L
+    largest = assume.largest(law.left, 1 / law.L)
+    best = search.least(lambda g: -law.rate(g)[0], largest / 30, 0.999 * largest, 10, 14)
+    return best, largest
 
 
 def _nonconvex(problem: Problem, delta: float, given: float | None) -> Bound:
