@@ -48,12 +48,15 @@ def simulate(
     shards = tuple(jnp.asarray(a, jnp.float32) for a in (x, y, weight))
     w = jnp.zeros(shape or (problem.features,))
     workers: dict[str, Any] = {'axis_name': AXIS, 'axis_size': problem.workers}
-    tx = make(keys[0])  # the key that a seed uses is in its state
+    tx = optax.with_extra_args_support(make(keys[0]))  # the key that a seed uses is in its state
     specs = gz.state_specs(jax.eval_shape(tx.init, w), 0, None)
 
     def update(w: jax.Array, state: Any, mine: tuple) -> tuple[Any, Any]:
-        gradient = jax.grad(loss)(gz.localize(w, AXIS), mine, kind, lam)
-        updates, state = tx.update(gradient, state, w)
+        def own_loss(w: jax.Array) -> jax.Array:
+            return loss(w, mine, kind, lam)
+
+        gradient = jax.grad(own_loss)(gz.localize(w, AXIS))
+        updates, state = tx.update(gradient, state, w, value_fn=own_loss)
         return optax.apply_updates(w, updates), state
 
     step = jax.vmap(update, in_axes=(None, specs, 0), out_axes=(None, specs), **workers)
