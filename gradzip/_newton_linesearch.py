@@ -9,7 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradzip import _axes as axes, _collectives as collectives, _validation as validation
+from gradzip import (
+    _axes as axes,
+    _collectives as collectives,
+    _leaves as leaves,
+    _validation as validation,
+)
 from gradzip._base import Array, AxisName, PyTree, State
 
 SHARE = 0.25  # of the descent that the slope promises, which a step must have (Armijo's rule)
@@ -84,12 +89,9 @@ def scale_by_newton_linesearch(
       >>> loss = lambda w: jnp.sum(jnp.array([1.0, 8.0]) * w**2)
       >>> tx = optax.chain(gz.compress(gz.TopK(0.5)), gz.scale_by_newton_linesearch())
       >>> w = jnp.array([3.0, 1.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(2):
-      ...   update, state = tx.update(jax.grad(loss)(w), state, w, value_fn=loss)
-      ...   w = optax.apply_updates(w, update)
-      >>> w
-      Array([0., 0.], dtype=float32)
+      >>> update, _ = tx.update(jax.grad(loss)(w), tx.init(w), w, value_fn=loss)
+      >>> w + update  # the entry with the larger slope is at its minimum
+      Array([3., 0.], dtype=float32)
 
     Reference: Mutschler, Zell, arXiv 1903.11991, for a parabola along the gradient of a batch; the
       step for compressed messages and its proof are given here.
@@ -99,7 +101,7 @@ def scale_by_newton_linesearch(
 
     def init(params: PyTree) -> NewtonLinesearchState:
         validation.check_real(params)
-        return NewtonLinesearchState(jnp.zeros([]), jnp.zeros([], jnp.int32), made_for)
+        return NewtonLinesearchState(jnp.zeros([], jnp.float32), jnp.zeros([], jnp.int32), made_for)
 
     def update(
         updates: PyTree,
@@ -129,7 +131,7 @@ def scale_by_newton_linesearch(
 
         none = jnp.zeros([], jnp.int32)
         step, _, count = jax.lax.while_loop(too_long, halve, (first, trial(first), none))
-        updates = jax.tree.map(lambda u: (step * u).astype(u.dtype), updates)
+        updates = jax.tree.map(lambda u: _times(step, u).astype(u.dtype), updates)
         return updates, NewtonLinesearchState(step, count, made_for)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -155,15 +157,20 @@ def _along(
         params, updates = axes.localize((params, updates), axis_name)
 
     def along(step: Array) -> Array:
-        moved = jax.tree.map(lambda x, u: x + (step * u).astype(x.dtype), params, updates)
+        moved = jax.tree.map(lambda x, u: x + _times(step, u).astype(x.dtype), params, updates)
         return jnp.asarray(value_fn(moved), jnp.float32)
 
     return along
 
 
+def _times(step: Array, x: Array) -> Array:
+    wide = leaves.memory_like(x).dtype
+    return step.astype(wide) * x.astype(wide)
+
+
 def _derivatives(along: Callable[[Array], Array], axis_name: AxisName | None) -> Array:
     """Returns the mean over the workers of the loss, its slope and its curvature at 0: f32[3]."""
-    zero, one = jnp.zeros([]), jnp.ones([])
+    zero, one = jnp.zeros([], jnp.float32), jnp.ones([], jnp.float32)
 
     def slope(step: Array) -> tuple[Array, Array]:
         return jax.jvp(along, (step,), (one,))

@@ -80,7 +80,7 @@ def on_a_parabola(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTr
 
     def update(updates, state, params=None):
         def value_fn(moved):
-            apart = optax.tree.sub(moved, params)
+            apart = jax.tree.map(lambda m, p, u: (m - p).astype(u.dtype), moved, params, updates)
             return optax.tree.vdot(updates, apart) + optax.tree.norm(apart, squared=True) / 2
 
         return tx.update(updates, state, params, value_fn=value_fn)
