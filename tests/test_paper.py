@@ -38,6 +38,8 @@ def test_sentences_say_what_was_measured():
     assert 'times TopK(0.1), foreseen 1.100. The largest is 1.010, within' in cat.says(two)
     two[2]['spent'] = 120.0
     assert 'The largest is 1.200, above the bar' in cat.says(two)
+    two += [{**each, 'step': cat.LINE_SEARCH, 'spent': each['spent'] / 4} for each in two]
+    assert 'CAT spends 3.3 to 3.3 times less than the best fixed' in cat.says(two)
     three = [
         {'method': name, 'condition': c, 'floor': c / 2, 'exceeded': False}
         for c in (10.0, 100.0)
