@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import gradzip as gz
-from experiments.problems import Problem, loss
+from experiments.problems import Problem
+from experiments.sparse_problem import SparseProblem
 from gradzip._buffer import payload_bits
 
 AXIS = 'worker'
@@ -24,7 +25,7 @@ Job = tuple[str, int, Callable[[Advance], Any]]  # title, iterations, and what r
 
 
 def simulate(
-    problem: Problem,
+    problem: Problem | SparseProblem,
     make: Callable[[jax.Array], optax.GradientTransformation],
     keys: jax.Array,
     iterations: int,
@@ -44,8 +45,7 @@ def simulate(
       shape: of the weights as the chain sees them; (features,) by default.
       advance: called with the number of iterations that were done.
     """
-    kind, x, y, weight, lam = problem.risk
-    shards = tuple(jnp.asarray(a, jnp.float32) for a in (x, y, weight))
+    shards = problem.shards
     w = jnp.zeros(shape or (problem.features,))
     workers: dict[str, Any] = {'axis_name': AXIS, 'axis_size': problem.workers}
     tx = optax.with_extra_args_support(make(keys[0]))  # the key that a seed uses is in its state
@@ -53,7 +53,7 @@ def simulate(
 
     def update(w: jax.Array, state: Any, mine: tuple) -> tuple[Any, Any]:
         def own_loss(w: jax.Array) -> jax.Array:
-            return loss(w, mine, kind, lam)
+            return problem.loss(w, mine)
 
         gradient = jax.grad(own_loss)(gz.localize(w, AXIS))
         updates, state = tx.update(gradient, state, w, value_fn=own_loss)

@@ -99,7 +99,7 @@ PAGES = {'README.md': README, 'experiments/README.md': (ROOT / 'experiments/READ
 RESULTS = {  # a quote in a page to the file of results that it is from
     'findings': 'theorems/tables.txt',
     'looseness': 'looseness/looseness.txt',
-    'ranking': 'ranking/ranking.txt',
+    **dict.fromkeys(('ranking', 'ranking-seconds'), 'ranking/ranking.txt'),
     **dict.fromkeys(
         (
             f'paper-{c}'
