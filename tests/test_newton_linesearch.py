@@ -73,9 +73,9 @@ def run(x, y, start, logistic, steps):
         w = optax.apply_updates(w, update)
         return (w, state), (w, state[1].halvings)
 
-    first, (w, halvings) = step((start, tx.init(start)), None)
-    _, (ws, counts) = jax.lax.scan(step, first, length=steps - 1)
-    return jnp.stack([start, w, *ws]), jnp.stack([halvings, *counts])
+    if steps == 1:
+        return step((start, tx.init(start)), None)[1]
+    return jax.lax.scan(step, (start, tx.init(start)), length=steps)[1]
 
 
 def test_steps_are_those_of_the_reference_and_fall_as_promised():
@@ -87,7 +87,7 @@ def test_steps_are_those_of_the_reference_and_fall_as_promised():
     ws, counts = each(*f32, jnp.array(list(KINDS.values())), STEPS)
     for i, (kind, logistic) in enumerate(KINDS.items()):
         expected, halvings = expected_run(x, y, start, logistic)
-        np.testing.assert_allclose(ws[i], expected, rtol=2e-3, atol=2e-3, err_msg=kind)
+        np.testing.assert_allclose(ws[i], expected[1:], rtol=2e-3, atol=2e-3, err_msg=kind)
         assert counts[i].tolist() == halvings
         assert (max(halvings) > 0) == (kind == 'logistic')
         rows = x.reshape(-1, SIZE)
@@ -101,10 +101,10 @@ def test_steps_are_those_of_the_reference_and_fall_as_promised():
             if not logistic:
                 np.testing.assert_allclose(fall, slope**2 / (2 * u @ hessian @ u), rtol=1e-9)
     shards = jax.shard_map(
-        lambda x, y, start: run(x[0], y[0], start, 1.0, 2)[0],
+        lambda x, y, start: run(x[0], y[0], start, 1.0, 1)[0],
         mesh=mesh_of(WORKERS), in_specs=(jax.P(AXIS), jax.P(AXIS), jax.P()), out_specs=jax.P(),
     )  # fmt: skip
-    np.testing.assert_allclose(jax.jit(shards)(*f32), ws[1][:3], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(shards)(*f32), ws[1][0], rtol=1e-5)
 
 
 def test_independent_messages_have_the_descent_of_the_best_step_and_no_floor():
