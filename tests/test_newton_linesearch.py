@@ -62,9 +62,13 @@ def expected_run(x, y, start, logistic):
     return np.array(ws), counts
 
 
-def run(x, y, start, logistic, steps):
+def chain():
+    return optax.chain(gz.error_feedback(gz.TopK(1 / 3), AXIS), gz.scale_by_newton_linesearch(AXIS))
+
+
+def run(x, y, start, logistic):
     """The same by gradzip, on one worker of several."""
-    tx = optax.chain(gz.error_feedback(gz.TopK(1 / 3), AXIS), gz.scale_by_newton_linesearch(AXIS))
+    tx = chain()
 
     def step(carry, _):
         w, state = carry
@@ -73,18 +77,16 @@ def run(x, y, start, logistic, steps):
         w = optax.apply_updates(w, update)
         return (w, state), (w, state[1].halvings)
 
-    if steps == 1:
-        return step((start, tx.init(start)), None)[1]
-    return jax.lax.scan(step, (start, tx.init(start)), length=steps)[1]
+    return jax.lax.scan(step, (start, tx.init(start)), length=STEPS)[1]
 
 
 def test_steps_are_those_of_the_reference_and_fall_as_promised():
     """Also behind a memory, whose messages need not be descent, and where Newton overshoots."""
     x, y, start = data()
-    mapped = jax.vmap(run, (0, 0, None, None, None), None, axis_name=AXIS)
-    each = jax.jit(jax.vmap(mapped, (None, None, None, 0, None)), static_argnums=4)
+    mapped = jax.vmap(run, (0, 0, None, None), None, axis_name=AXIS)
+    each = jax.jit(jax.vmap(mapped, (None, None, None, 0)))
     f32 = [jnp.asarray(a, jnp.float32) for a in (x, y, start)]
-    ws, counts = each(*f32, jnp.array(list(KINDS.values())), STEPS)
+    ws, counts = each(*f32, jnp.array(list(KINDS.values())))
     for i, (kind, logistic) in enumerate(KINDS.items()):
         expected, halvings = expected_run(x, y, start, logistic)
         np.testing.assert_allclose(ws[i], expected[1:], rtol=2e-3, atol=2e-3, err_msg=kind)
@@ -100,11 +102,12 @@ def test_steps_are_those_of_the_reference_and_fall_as_promised():
             assert fall >= 3 / 16 * slope**2 / (smooth * u @ u) * (1 - 1e-9)
             if not logistic:
                 np.testing.assert_allclose(fall, slope**2 / (2 * u @ hessian @ u), rtol=1e-9)
-    shards = jax.shard_map(
-        lambda x, y, start: run(x[0], y[0], start, 1.0, 1)[0],
-        mesh=mesh_of(WORKERS), in_specs=(jax.P(AXIS), jax.P(AXIS), jax.P()), out_specs=jax.P(),
+    rows = {'x': f32[0].reshape(-1, SIZE), 'y': f32[1].ravel()}
+    state, step = gz.data_parallel(
+        lambda w, rows: loss(w, rows['x'], rows['y'], 1.0), f32[2], chain(), mesh_of(WORKERS), AXIS,
+        printer=None,
     )  # fmt: skip
-    np.testing.assert_allclose(jax.jit(shards)(*f32), ws[1][0], rtol=1e-5)
+    np.testing.assert_allclose(step(state, rows)[0].params, ws[1][0], rtol=1e-5)
 
 
 def test_independent_messages_have_the_descent_of_the_best_step_and_no_floor():
