@@ -27,7 +27,7 @@ from experiments.sparse_problem import SparseProblem, deal, drawn
 ROWS, FEATURES, ENTRIES = 20_242, 47_236, 76
 QUICK = 500, 1_000, 20
 WORKERS, REGULARISATION, TARGET = 8, 0.005, 1e-2
-STEPS, QUICK_STEPS = 200, 20
+STEPS, QUICK_STEPS = 800, 20
 SCHEMES: dict[str, tuple[gz.Compressor, Callable]] = {
     'exact mean': (gz.Identity(), gz.compress),
     'QSGD': (gz.QSGD(7), gz.compress),

@@ -107,6 +107,7 @@ RESULTS = {  # a quote in a page to the file of results that it is from
         ),
         'paper/paper.txt',
     ),
+    'sparse': 'sparse/sparse.txt',
     'comparison': 'comparison/tables.txt',
     'memory': 'comparison/tables.txt',
     'quadratics': 'quadratics/quadratics.txt',

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from typer.testing import CliRunner
 
 from experiments import data, sparse
 from experiments.problems import Problem, split
@@ -46,3 +47,12 @@ def test_the_report_compares_with_the_exact_mean():
     ]
     says = sparse.report(problem, found)[1]
     assert says == 'Beside the exact mean: TopK 2 times the iterations at 10 times fewer bits.'
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path, monkeypatch):
+    name = 'TopK 1 %, memory'
+    monkeypatch.setattr(sparse, 'SCHEMES', {name: sparse.SCHEMES[name]})
+    result = CliRunner().invoke(sparse.app, ['--quick', '--out', str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert name in (tmp_path / 'sparse.txt').read_text()
