@@ -62,9 +62,9 @@ def scale_by_newton_linesearch(
     - A compressor with delta on one worker: <g, u>^2 >= delta |g|^2 |u|^2, so that F - F* falls by
       a factor 1 - delta mu/L in each step.
     - Unbiased messages: E <g, u>^2 / |u|^2 >= |g|^4 / E|u|^2 by Cauchy and Schwarz, so that E F(x+)
-      <= F(x) - |g|^4 / (2 L E|u|^2). This is the bound of the step |g|^2 / (L E|u|^2), which is the
-      best for this x and needs three quantities that nobody knows. There is no floor, even where
-      the gradients of workers differ at the minimum.
+      <= F(x) - |g|^4 / (2 L E|u|^2). The same bound holds for the step |g|^2 / (L E|u|^2), which is
+      the best of all steps at x by the smoothness of F. There is no floor, even where the gradients
+      of workers differ at the minimum.
 
     Behind a memory (`error_feedback`, `ef21`, `diana`) the loss never rises either, but no rate is
     proved. `python -m experiments.paper --claim adaptive` compares it with the best fixed step.
@@ -76,8 +76,8 @@ def scale_by_newton_linesearch(
       A transformation with the extra argument `value_fn`, the loss of this worker as a function of
       the params, as optax's line searches have it. With batches, it is the loss on the batch of the
       gradient. JAX differentiates it twice in forward mode, which functions with a `custom_vjp`
-      refuse. Updates keep their shapes and dtypes. Where the loss is linear along u, as that of a
-      network of ReLUs can be, there is no such step, and the updates are zero.
+      refuse. Updates keep their shapes and dtypes. Where the loss is linear along u, there is
+      no such step, and the updates are zero.
 
     Raises:
       TypeError: value_fn is not a function; a leaf that is not a real float.
