@@ -23,9 +23,9 @@ import optax
 import gradzip as gz
 from experiments import data, figures
 from experiments.paper.claim import Claim, Report, Settings, first, gaps_of
+from experiments.paper.foreseen import End, foreseen
 from experiments.problems import Problem, split
 from experiments.simulate import AXIS, message_bits
-from gradzip import _empirical as empirical
 
 NAME = 'cat'
 ABOUT = 'The fraction that pays best, at every step'
@@ -44,7 +44,6 @@ COSTS: dict[str, dict[str, Any]] = {
 BAR = 1.02  # times the best fixed fraction
 
 Curve = tuple[np.ndarray, np.ndarray]  # the gaps, and what was spent until then
-End = tuple[int | None, float | None]  # iterations and cost to the target
 
 
 def measure(settings: Settings, report: Report) -> Claim:
@@ -63,7 +62,8 @@ def measure(settings: Settings, report: Report) -> Claim:
                 curves[problem.name, kind, by] = own
                 ends = {scheme: _end(*curve) for scheme, curve in own.items()}
                 price = {f: cost(problem, f, **COSTS[by]) for f in grid}
-                ends['foreseen'] = foreseen(problem, price, kind, steps)
+                step = 1 / problem.constants.L if kind == FIXED_STEP else None
+                ends['foreseen'] = foreseen(problem, price, step, TARGET, steps)
                 setting = {'data': problem.name, 'step': kind, 'cost': by}
                 for scheme, (iterations, spent) in ends.items():
                     end = {'scheme': scheme, 'iterations': iterations, 'spent': spent}
@@ -101,40 +101,6 @@ def descend(problem: Problem, scheme: Any, kind: str, steps: int) -> tuple[np.nd
     tx = optax.chain(mean, gz.compress(scheme), step)
     found = gaps_of(problem, lambda key: tx, jnp.zeros(1), steps, weights=True)[:, 0]
     return found[:, 0], np.count_nonzero(np.diff(found[:, 1:], axis=0), axis=1)
-
-
-def foreseen(problem: Problem, price: dict[float, float], kind: str, steps: int) -> End:
-    """Iterations and cost to the target where each message lowers ln(gap) most for its cost."""
-    risk, w, spent = problem.risk, np.zeros(problem.features), 0.0
-    least = empirical.value(risk, problem.optimum)
-    start = empirical.value(risk, w) - least
-    for k in range(steps):
-        gap = empirical.value(risk, w) - least
-        if gap <= TARGET * start:
-            return k, spent
-        gradient = empirical.gradients(risk, np.asarray(risk.lam), w)[0]
-        order = np.argsort(-np.abs(gradient), kind='stable')
-        found = []
-        for fraction, costs in price.items():
-            sent = np.zeros_like(w)
-            kept = order[: math.ceil(round(fraction * problem.features, 6))]
-            sent[kept] = gradient[kept]
-            fixed = kind == FIXED_STEP
-            step = 1 / problem.constants.L if fixed else _best(problem, w, sent)
-            moved = w - step * sent
-            after = max(empirical.value(risk, moved) - least, 1e-12 * start)
-            found.append((math.log(gap / after) / costs, costs, moved))
-        _, costs, w = max(found, key=lambda each: each[0])
-        spent += costs
-    return None, None
-
-
-def _best(problem: Problem, w: np.ndarray, sent: np.ndarray) -> float:
-    """The step to the minimum of the parabola along a message, which is part of the gradient."""
-    kind, x, y, weight, lam = problem.risk
-    _, curvature = empirical.slopes(kind, x @ w, y, weight)
-    along = float(np.sum(curvature * (x @ sent) ** 2) + lam * sent @ sent)
-    return float(sent @ sent) / along if along else 0.0
 
 
 def nearest(kept: np.ndarray, problem: Problem, grid: tuple[float, ...]) -> list[float]:
