@@ -111,8 +111,14 @@ def _libsvm(path: Path) -> tuple[Any, np.ndarray]:
     return x, y
 
 
-def _checked(name: str, features: Any, y: np.ndarray) -> Data:
-    """Labels become -1 and +1, and the features a dense array."""
+def sparse(path: Path) -> tuple[Any, np.ndarray]:
+    """The examples of a LIBSVM file as a sparse matrix, and labels -1 and +1."""
+    x, y = _libsvm(path)
+    return x, _labels(path.name, y)
+
+
+def _labels(name: str, y: np.ndarray) -> np.ndarray:
+    """Two classes as -1 and +1."""
     classes = np.unique(y)
     if len(classes) != 2:
         shown = ', '.join(f'{c:g}' for c in classes[:5]) + (', ...' if len(classes) > 5 else '')
@@ -120,6 +126,12 @@ def _checked(name: str, features: Any, y: np.ndarray) -> Data:
             f'{name!r} has {len(classes)} class(es): {shown}. Logistic regression here takes two: '
             'keep the examples of two labels, or merge labels into two groups.'
         )
+    return np.where(y == classes[1], 1.0, -1.0)
+
+
+def _checked(name: str, features: Any, y: np.ndarray) -> Data:
+    """Labels become -1 and +1, and the features a dense array."""
+    labels = _labels(name, y)
     x = features.toarray() if sp.issparse(features) else np.asarray(features, np.float64)
     if not np.all(np.isfinite(x)):
         raise ValueError(
@@ -129,7 +141,7 @@ def _checked(name: str, features: Any, y: np.ndarray) -> Data:
         raise ValueError(
             f'{name!r} has no feature that differs from zero, so nothing can be learnt.'
         )
-    return Data(name, x, np.where(y == classes[1], 1.0, -1.0))
+    return Data(name, x, labels)
 
 
 # Two classes, for logistic regression; and targets, for least squares.

@@ -65,6 +65,16 @@ class Problem:
         """w*: f64[features]."""
         return empirical.optimum_of(self.risk, np.zeros(self.features))
 
+    @property
+    def shards(self) -> tuple[jax.Array, ...]:
+        """The examples, labels and weights of all workers, in float32."""
+        _, x, y, weight, _ = self.risk
+        return tuple(jnp.asarray(a, jnp.float32) for a in (x, y, weight))
+
+    def loss(self, w: jax.Array, mine: tuple[jax.Array, ...]) -> jax.Array:
+        """f_i of one worker, from its part of the shards."""
+        return loss(w, mine, self.risk.kind, self.risk.lam)
+
     @functools.cached_property
     def start(self) -> np.ndarray:
         """w_0: zero, or as far from the optimum as zero along its slowest direction."""
@@ -114,9 +124,13 @@ def split(
 def loss(w: jax.Array, mine: tuple[jax.Array, ...], kind: str, lam: float) -> jax.Array:
     """f_i of one worker, from its x, y and weight, at weights w of any shape."""
     x, y, weight = mine
-    z = x @ w.ravel()
+    return weighted(x @ w.ravel(), y, weight, kind) + lam / 2 * jnp.sum(w * w)
+
+
+def weighted(z: jax.Array, y: jax.Array, weight: jax.Array, kind: str) -> jax.Array:
+    """The weighted sum of the losses of examples that the model takes to z."""
     losses = (z - y) ** 2 / 2 if kind == 'least_squares' else jax.nn.softplus(-y * z)
-    return jnp.sum(weight * losses) + lam / 2 * jnp.sum(w * w)
+    return jnp.sum(weight * losses)
 
 
 def _padded(parts: list[np.ndarray]) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 On three data sets, without delay and with delays that workers take turns in, all algorithms and
 schemes of the table run from zero at their own step until a hundredth of the start. The question is
-how many more bits the first row needs than the row that turns out to need the fewest.
+how many more bits the first row needs than the row that turns out to need the fewest, and how much
+more time on links of the speeds of `python -m experiments.network`. Iterations are measured; the
+time of one is what the cost model says of its collectives, which that experiment compares with
+processes on such links.
 
 `python -m experiments.ranking` takes some minutes; `--quick` has one data set and fewer seeds.
 """
@@ -45,6 +48,8 @@ MARKERS = {
     'stale': 'P', 'iag': 'X',
 }  # fmt: skip
 SEEDS = 8
+LINKS = ('10Gbit', '1Gbit', '100Mbit', '10Mbit')
+LATENCY = '0.1ms'  # one way, as between machines of one room
 MOST = 4000  # iterations of a run; a row that needs more is not the cheapest
 
 app = typer.Typer(add_completion=False, rich_markup_mode='rich')
@@ -57,6 +62,11 @@ class Found(NamedTuple):
     delay: str
     choice: advice.Choice
     measured: int | None
+    steps: dict[str, float]  # seconds of an iteration, by link
+
+    def seconds(self, link: str) -> float | None:
+        """Until the run was at the target."""
+        return None if self.measured is None else self.measured * self.steps[link]
 
     @property
     def bits(self) -> float | None:
@@ -77,30 +87,50 @@ def main(
     console = tables.console()
     out.mkdir(parents=True, exist_ok=True)
     names, seeds = (DATA[:1], 2) if quick else (DATA, SEEDS)
-    jobs = []
+    jobs, firsts = [], {}
     for problem in (split(data.load(name), WORKERS, 0, REGULARISATION) for name in names):
-        start = problem.constants.need('V0', 'The table')
-        like = jax.ShapeDtypeStruct((problem.features,), jnp.float32)
-        for name, delay in DELAYS.items():
-            ranking = advice.rank(
-                problem.constants, SCHEMES, like, target=TARGET * start, delay=delay
-            )
-            for choice in ranking:
+        for name in DELAYS:
+            by_link = {link: ranked(problem, name, link) for link in LINKS}
+            firsts[problem.name, name] = {link: of(by_link[link][0]) for link in LINKS}
+            for choice in ranked(problem, name, None):
                 title = f'{problem.name}, {name}: {choice.method}, {choice.scheme}'
                 length = min(MOST, choice.iterations)
-                work = functools.partial(run, problem, name, choice, length, seeds)
+                steps = {link: step_of(choice, rows) for link, rows in by_link.items()}
+                work = functools.partial(run, problem, name, choice, steps, length, seeds)
                 jobs.append((title, length, work))
     found = run_jobs(jobs, console)
     rows = [csv_row(each) for each in found]
     tables.write_csv(out / 'ranking.csv', rows)
     figures.save(draw(rows), out / 'ranking.png')
-    tables.show(console, out / 'ranking.txt', *report(found))
+    tables.show(console, out / 'ranking.txt', *report(found, firsts))
+
+
+def ranked(problem: Problem, delay: str, link: str | None) -> advice.Ranking:
+    """By seconds on a link, or by bits."""
+    like = jax.ShapeDtypeStruct((problem.features,), jnp.float32)
+    target = TARGET * problem.constants.need('V0', 'The table')
+    network = {} if link is None else {'link': link, 'latency': LATENCY, 'collectives': 'gloo'}
+    return advice.rank(
+        problem.constants, SCHEMES, like, target=target, delay=DELAYS[delay], **network
+    )
+
+
+def of(choice: advice.Choice) -> tuple[str, str]:
+    """The algorithm and the scheme, by which rows of different rankings are told apart."""
+    return choice.method, choice.scheme
+
+
+def step_of(choice: advice.Choice, rows: advice.Ranking) -> float:
+    """Seconds of an iteration of this row, as a ranking on a link has them."""
+    same = next(row for row in rows if of(row) == of(choice))
+    return (same.seconds or 0.0) / max(1, same.iterations)
 
 
 def run(
     problem: Problem,
     delay: str,
     choice: advice.Choice,
+    steps: dict[str, float],
     length: int,
     seeds: int,
     advance: Callable[[int], Any],
@@ -117,19 +147,21 @@ def run(
 
     mean = simulate(problem, make, keys, length, distance, advance=advance).mean(axis=1)
     reached = np.flatnonzero(mean <= TARGET * problem.constants.need('V0', 'The table'))
-    return Found(problem.name, delay, choice, int(reached[0]) if len(reached) else None)
+    end = int(reached[0]) if len(reached) else None
+    return Found(problem.name, delay, choice, end, steps)
 
 
-def groups(found: list[Found]) -> Iterator[tuple[str, list[Found]]]:
+def groups(found: list[Found]) -> Iterator[tuple[tuple[str, str], list[Found]]]:
     """The rows of each ranking, in its order."""
     for key in dict.fromkeys((each.problem, each.delay) for each in found):
-        yield ', '.join(key), [each for each in found if (each.problem, each.delay) == key]
+        yield key, [each for each in found if (each.problem, each.delay) == key]
 
 
-def report(found: list[Found]) -> Iterator[Any]:
+def report(found: list[Found], firsts: dict[tuple[str, str], Any]) -> Iterator[Any]:
     """A table of each ranking, and how far its first row is from the best."""
     heads = ('algorithm', 'scheme', 'predicted', 'measured', 'kbit pred.', 'kbit meas.')
-    for title, rows in groups(found):
+    for key, rows in groups(found):
+        title = ', '.join(key)
         cells = (
             (
                 each.choice.method, each.choice.scheme, str(each.choice.iterations),
@@ -140,7 +172,8 @@ def report(found: list[Found]) -> Iterator[Any]:
             for each in rows
         )  # fmt: skip
         yield tables.table(f'{title}: until {TARGET:g} of the start', heads, cells, names=2)
-    for title, rows in groups(found):
+    for key, rows in groups(found):
+        title = ', '.join(key)
         best = min((row for row in rows if row.bits is not None), key=lambda row: row.bits or 0)
         first = rows[0]
         if first.bits is None:
@@ -151,6 +184,18 @@ def report(found: list[Found]) -> Iterator[Any]:
             f'{first.bits / (best.bits or 1):.3g} times the bits of the best, '
             f'{best.choice.method} with {best.choice.scheme}.'
         )
+    for key, rows in groups(found):
+        parts = '; '.join(in_seconds(rows, link, first) for link, first in firsts[key].items())
+        yield f'{", ".join(key)}, seconds of the first row over those of the best: {parts}.'
+
+
+def in_seconds(rows: list[Found], link: str, first: tuple[str, str]) -> str:
+    """How much longer the first row of the ranking by seconds took than the fastest one."""
+    taken = next(row for row in rows if of(row.choice) == first).seconds(link)
+    least = min(row.seconds(link) or 0.0 for row in rows if row.measured is not None)
+    if taken is None:
+        return f'{link} never'
+    return f'{link} {taken / least:.3g} ({" with ".join(first)}, {taken * 1e3:.3g} ms)'
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
@@ -189,6 +234,7 @@ def csv_row(each: Found) -> dict[str, Any]:
         'measured_iterations': each.measured,
         'predicted_bits': each.choice.bits,
         'measured_bits': each.bits,
+        **{f'measured_seconds_{link}': each.seconds(link) for link in LINKS},
     }
 
 

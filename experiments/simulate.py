@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import gradzip as gz
-from experiments.problems import Problem, loss
+from experiments.problems import Problem
+from experiments.sparse_problem import SparseProblem
 from gradzip._buffer import payload_bits
 
 AXIS = 'worker'
@@ -24,7 +25,7 @@ Job = tuple[str, int, Callable[[Advance], Any]]  # title, iterations, and what r
 
 
 def simulate(
-    problem: Problem,
+    problem: Problem | SparseProblem,
     make: Callable[[jax.Array], optax.GradientTransformation],
     keys: jax.Array,
     iterations: int,
@@ -46,43 +47,43 @@ def simulate(
       start: w_0, f64[features]; zeros by default.
       advance: called with the number of iterations that were done.
     """
-    kind, x, y, weight, lam = problem.risk
-    shards = tuple(jnp.asarray(a, jnp.float32) for a in (x, y, weight))
-
-    def gradient(w: jax.Array, mine: tuple) -> jax.Array:
-        return jax.grad(loss)(w, mine, kind, lam)
-
     begin = np.zeros(problem.features) if start is None else start
     w = jnp.asarray(begin, jnp.float32).reshape(shape or (problem.features,))
-    return descend(gradient, shards, w, make, keys, iterations, record, advance=advance)
+    return descend(
+        jax.grad(problem.loss), problem.shards, w, make, keys, iterations, record,
+        loss=problem.loss, advance=advance,
+    )  # fmt: skip
 
 
 def descend(
     gradient: Callable[[jax.Array, tuple], jax.Array],
-    shards: tuple[jax.Array, ...],
+    shards: Any,
     start: jax.Array,
     make: Callable[[jax.Array], optax.GradientTransformation],
     keys: jax.Array,
     iterations: int,
     record: Callable[[jax.Array], jax.Array],
     *,
+    loss: Callable[[jax.Array, Any], jax.Array] | None = None,
     advance: Advance = lambda steps: None,
 ) -> np.ndarray:
     """The same with any gradient of one worker, given the weights and its part of the shards.
 
     Args:
       gradient: of (weights, part of the worker).
-      shards: arrays whose first axis is that of the workers.
+      shards: a tree of arrays whose first axis is that of the workers.
       start: the weights at the start.
+      loss: of (weights, part of the worker), for chains with a line search.
       make, keys, iterations, record, advance: as in `simulate`.
     """
-    count = len(shards[0])
+    count = len(jax.tree.leaves(shards)[0])
     workers: dict[str, Any] = {'axis_name': AXIS, 'axis_size': count}
-    tx = make(keys[0])  # the key that a seed uses is in its state
+    tx = optax.with_extra_args_support(make(keys[0]))  # the key that a seed uses is in its state
     specs = gz.state_specs(jax.eval_shape(tx.init, start), 0, None)
 
     def update(w: jax.Array, state: Any, mine: tuple) -> tuple[Any, Any]:
-        updates, state = tx.update(gradient(gz.localize(w, AXIS), mine), state, w)
+        extra = {} if loss is None else {'value_fn': lambda w, loss=loss: loss(w, mine)}
+        updates, state = tx.update(gradient(gz.localize(w, AXIS), mine), state, w, **extra)
         return optax.apply_updates(w, updates), state
 
     step = jax.vmap(update, in_axes=(None, specs, 0), out_axes=(None, specs), **workers)

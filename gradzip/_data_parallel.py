@@ -51,10 +51,11 @@ def data_parallel(
     for three assumptions of what it costs to compute. `gradzip.plan` measures that cost.
 
     The mean loss is passed to `tx` as `value`, for transformations such as
-    `optax.contrib.reduce_on_plateau`. Clip before the exchange with
-    `gradzip.per_worker(optax.clip_by_global_norm(1.0), axis)`, which clips the gradient of each
-    worker, or after it with `optax.clip_by_global_norm`, which clips the mean. Accumulate gradients
-    with `gradzip.every`, or the parts of one batch inside the loss, by
+    `optax.contrib.reduce_on_plateau`, and the worker's loss as `value_fn`, a function of the params
+    on this batch, for `scale_by_newton_linesearch` and `hessian_feedback`. Clip before the exchange
+    with `gradzip.per_worker(optax.clip_by_global_norm(1.0), axis)`, which clips the gradient of
+    each worker, or after it with `optax.clip_by_global_norm`, which clips the mean. Accumulate
+    gradients with `gradzip.every`, or the parts of one batch inside the loss, by
     `jnp.mean(jax.lax.map(jax.checkpoint(loss_of_part), parts))`. For bfloat16, keep params in it,
     or convert them in the loss; memories are float32. A loss whose scale follows float16 gradients
     needs a step of your own, which unscales them before the exchange: see notebooks/03_flax.ipynb.
@@ -199,8 +200,9 @@ def _worker(
         (value, (aux, metrics)), grads = gradient(local, batch, given)
         shards.check_replicated('What the loss returns', (value, aux, metrics), jax.P(), names)
         value, metrics = collectives.mean((value, metrics), names)
+        asked = {'value': value, 'value_fn': lambda params: objective(params, batch, given)[0]}
         with replication.explained():
-            updates, state = tx.update(grads, training.state, training.params, value=value)
+            updates, state = tx.update(grads, training.state, training.params, **asked)
         updates = replication.settled(tx, grads, training, updates, state, names)
         state = shards.averaged_metrics(state, names)
         shards.check_replicated('The update', updates, places.params, names)

@@ -84,6 +84,7 @@ def per_shard(
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any):
         whole, own, names = places(updates)
+        extra = {name: x for name, x in extra.items() if not callable(x)}  # of the whole params
         mapped = jax.shard_map(
             lambda updates, state, params, extra: inner.update(updates, state, params, **extra),
             in_specs=(whole, own, P() if params is None else whole, P()),

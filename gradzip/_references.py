@@ -23,6 +23,11 @@ PAPERS: dict[str, Paper] = {
         'Distributed Learning with Compressed Gradients',
         'Khirirat, Sarit and Feyzmahdavian, Hamid Reza and Johansson, Mikael',
     ),
+    '1903.11991': Paper(
+        2019,
+        'Parabolic Approximation Line Search for {DNNs}',
+        'Mutschler, Maximus and Zell, Andreas',
+    ),
     '2003.06377': Paper(
         2020,
         'A Flexible Framework for Communication-Efficient Machine Learning',

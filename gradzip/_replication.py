@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from gradzip import _axes as axes
@@ -65,7 +66,8 @@ def settled(
         return updates
 
     def outputs(grads: PyTree) -> list[Array]:
-        found = tx.update(grads, training.state, training.params, value=0.0)[0]
+        asked = {'value': 0.0, 'value_fn': lambda params: jnp.zeros([])}
+        found = tx.update(grads, training.state, training.params, **asked)[0]
         return [jax.tree.leaves(found)[i] for i in left]
 
     constants = dict(zip(left, _constants(outputs, grads), strict=True))

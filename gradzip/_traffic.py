@@ -125,7 +125,9 @@ def link_bytes(tx: optax.GradientTransformation, params: PyTree, workers: Mappin
 
 def _update(tx: optax.GradientTransformation, grads: PyTree) -> PyTree:
     tx = optax.with_extra_args_support(tx)
-    asked = {'value': jnp.zeros([]), 'previous_grads': grads}  # some want the loss, marina these
+    asked = {  # some want the loss or its value, marina these
+        'value': jnp.zeros([]), 'value_fn': lambda params: jnp.zeros([]), 'previous_grads': grads,
+    }  # fmt: skip
     return tx.update(grads, tx.init(grads), grads, **asked)
 
 

@@ -341,3 +341,11 @@ def iag(gradients: np.ndarray, messages: np.ndarray, ages: np.ndarray) -> np.nda
         for w in range(workers):
             updates[t] += messages[t - min(ages[t, w], t), w] / workers
     return updates
+
+
+def newton_linesearch(along, slope: float, curvature: float) -> tuple[float, int]:
+    """The minimum of the parabola at 0, halved until Armijo's rule holds; and the halvings."""
+    step, halvings = (0.0 if curvature == 0 else -slope / abs(curvature)), 0
+    while not along(step) <= along(0.0) + step * slope / 4:
+        step, halvings = step / 2, halvings + 1
+    return step, halvings

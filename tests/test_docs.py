@@ -102,7 +102,7 @@ RESULTS = {  # a quote in a page to the file of results that it is from
     'restricted': 'theorems/tables.txt',
     'looseness': 'looseness/looseness.txt',
     'attained': 'looseness/attained.txt',
-    'ranking': 'ranking/ranking.txt',
+    **dict.fromkeys(('ranking', 'ranking-seconds'), 'ranking/ranking.txt'),
     **dict.fromkeys(
         (
             f'paper-{c}'
@@ -110,6 +110,7 @@ RESULTS = {  # a quote in a page to the file of results that it is from
         ),
         'paper/paper.txt',
     ),
+    'sparse': 'sparse/sparse.txt',
     'comparison': 'comparison/tables.txt',
     'memory': 'comparison/tables.txt',
     'quadratics': 'quadratics/quadratics.txt',

@@ -20,7 +20,7 @@ from tests.test_theory import data
 
 
 def row(**fields):
-    return dict.fromkeys(('iterations', 'bits', 'spent', 'fixed', 'DoG', 'DoWG')) | fields
+    return dict.fromkeys(('iterations', 'bits', 'spent', 'fixed', *adaptive.RULES)) | fields
 
 
 def test_sentences_say_what_was_measured():
@@ -32,12 +32,14 @@ def test_sentences_say_what_was_measured():
     assert 'after 10 iterations and 8 kbit' in gap.says(one)[0]
     assert 'QSGD 2 and 2, TopK + memory never.' in gap.says(one)[0]
     two = [
-        row(data='d', cost='bits', scheme=scheme, spent=spent)
-        for scheme, spent in (('0.1', 100.0), ('1.0', 150.0), ('CAT', 101.0))
+        row(data='d', step=cat.FIXED_STEP, cost='bits', scheme=scheme, spent=spent)
+        for scheme, spent in (('0.1', 100.0), ('1.0', 150.0), ('CAT', 101.0), ('foreseen', 110.0))
     ]
-    assert 'd by bits 1.010 times TopK(0.1). The largest is 1.010, within' in cat.says(two)
-    two[-1]['spent'] = 120.0
+    assert 'times TopK(0.1), foreseen 1.100. The largest is 1.010, within' in cat.says(two)
+    two[2]['spent'] = 120.0
     assert 'The largest is 1.200, above the bar' in cat.says(two)
+    two += [{**each, 'step': cat.LINE_SEARCH, 'spent': each['spent'] / 4} for each in two]
+    assert 'CAT spends 3.3 to 3.3 times less than the best fixed' in cat.says(two)
     three = [
         {'method': name, 'condition': c, 'floor': c / 2, 'exceeded': False}
         for c in (10.0, 100.0)
@@ -52,7 +54,10 @@ def test_sentences_say_what_was_measured():
         for d, count in (('a', 15), ('b', 25), ('c', None))
     ]
     assert '2.00 in the median of 2 settings, from 1.50 to 2.50' in adaptive.says(four)
-    assert 'Above 2: b with QSGD 2.50, c with QSGD never. DoWG never' in adaptive.says(four)
+    assert (
+        'Above 2: b with QSGD 2.50, c with QSGD never. DoWG never reached 0.001 of the gap. Newton'
+        in adaptive.says(four)
+    )
     five = [
         row(problem='p', masks='a shared mask', iterations=7, floor=0.0),
         row(problem='p', masks='masks of their own', floor=0.25),

@@ -75,6 +75,19 @@ def with_diagonal(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTr
     return optax.GradientTransformation(tx.init, update)
 
 
+def on_a_parabola(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransformation:
+    """A line search on the loss with this worker's gradient and the Hessian of the identity."""
+
+    def update(updates, state, params=None):
+        def value_fn(moved):
+            apart = jax.tree.map(lambda m, p, u: (m - p).astype(u.dtype), moved, params, updates)
+            return optax.tree.vdot(updates, apart) + optax.tree.norm(apart, squared=True) / 2
+
+        return tx.update(updates, state, params, value_fn=value_fn)
+
+    return optax.GradientTransformation(tx.init, update)
+
+
 TEN = jax.ShapeDtypeStruct((10,), 'float32')
 CAPACITY = 601  # the places in a payload of Bernoulli(0.5) for 1000 entries
 
@@ -218,6 +231,11 @@ ROWS: dict[str, Row] = {
             gz.delay(gz.Uniform(3), axis, key=1),
             gz.compress(gz.Identity(), axis),
             gz.scale_by_delay(gz.delay_rules.Adaptive1(), gz.Uniform(3), axis, key=1),
+        )
+    ),
+    'line search': Row(
+        lambda axis: on_a_parabola(
+            optax.chain(gz.compress(gz.TopK(0.2), axis), gz.scale_by_newton_linesearch(axis))
         )
     ),
     'two-sided': Row(

@@ -1,9 +1,9 @@
 """How far is a step that needs no constant from the best fixed step, found by search?
 
-Behind every exchange, DoG or DoWG (`optax.contrib.dog`, `dowg`) takes the steps. The first one
-comes from the curvature along the first gradient (`gradzip.theory.first_step`). Both are compared
-with the best of a grid of fixed steps, which are all run until the target. Nothing is tuned for
-them.
+Behind every exchange, DoG, DoWG (`optax.contrib.dog`, `dowg`) or a line search along the mean
+message (`gradzip.scale_by_newton_linesearch`) takes the steps. The first one of DoG and DoWG comes
+from the curvature along the first gradient (`gradzip.theory.first_step`). All are compared with the
+best of a grid of fixed steps, which are all run until the target. Nothing is tuned for them.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ EXCHANGES: dict[str, tuple[Exchange, str]] = {
     ),
 }  # fmt: skip
 MARKERS = ('o', 's', '^')
-RULES = ('DoG', 'DoWG')
+RULES = ('DoG', 'DoWG', 'Newton line search')
 
 
 def measure(settings: Settings, report: Report) -> Claim:
-    """The iterations of DoG and of every fixed step, for all exchanges."""
+    """The iterations of every rule and of every fixed step, for all exchanges."""
     names = settings.data or (DATA[:1] if settings.quick else DATA)
     grid = QUICK_GRID if settings.quick else GRID
     exchanges = dict(list(EXCHANGES.items())[:1] if settings.quick else EXCHANGES)
@@ -104,8 +104,10 @@ def _fixed(
 def _adaptive(
     problem: Problem, exchange: Exchange, rule: str, start: float, steps: int, seeds: int
 ) -> np.ndarray:
-    """The gaps of DoG or DoWG, averaged over seeds."""
-    if rule == 'DoG':
+    """The gaps of a rule, averaged over seeds."""
+    if rule == 'Newton line search':
+        descent = gz.scale_by_newton_linesearch(AXIS)
+    elif rule == 'DoG':
         descent = optax.contrib.dog(init_step=('learning_rate', start), eps=1e-30)
     else:
         zero = np.zeros(problem.features)

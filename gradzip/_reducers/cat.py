@@ -32,6 +32,11 @@ class CAT(Reducer):
     cost of a message apart from its bits (a header, a latency) and packets make longer ones worth
     their while.
 
+    The step 1/L is too short for a few entries, along which the curvature is far below L.
+    `scale_by_newton_linesearch` behind the exchange takes the step to the minimum along the
+    message. The choice looks one message ahead: over a whole run a fixed fraction may cost less
+    (`python -m experiments.paper --claim cat`).
+
     Args:
       fractions: two or more, ascending, in (0, 1].
       overhead: what a message costs apart from its payload, in bits: a latency in seconds times the
@@ -46,7 +51,9 @@ class CAT(Reducer):
       the step size 1/L, the cost until F - F* has fallen by a factor c is at most
       (L/mu) ln(c) min_T cost(T)/delta(T) + max_T cost(T), with delta(T) that of TopK(T). This is
       what is guaranteed for the best fixed fraction, and the cost of one message. For a step lowers
-      ln(F - F*) by at least share(T) mu/L, and share(T)/cost(T) >= max_T' delta(T')/cost(T').
+      ln(F - F*) by at least share(T) mu/L, and share(T)/cost(T) >= max_T' delta(T')/cost(T'). On a
+      quadratic, the step to the minimum along the message lowers F by as much, and the guarantee is
+      the same.
 
     Raises:
       ValueError: fewer than two fractions, one that is not in (0, 1], fractions that do not ascend,

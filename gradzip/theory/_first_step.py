@@ -31,7 +31,8 @@ def first_step(
     norm(g)) ** 2`. The theorem of DoG's authors, for a slight variation of the formula, is about
     convex losses and locally bounded stochastic gradients, such as those that an unbiased
     compressor of independent workers makes. For a memory there is none. Gradients must not be late.
-    `python -m experiments.paper --claim adaptive` compares it with the best fixed step.
+    `gradzip.scale_by_newton_linesearch` needs no first step, and a few forward passes in each step.
+    `python -m experiments.paper --claim adaptive` compares both with the best fixed step.
 
     Args:
       loss: a function of (params, batch of one worker) that returns a scalar.
