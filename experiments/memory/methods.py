@@ -146,7 +146,7 @@ METHODS = [
     Method(
         LOCAL,
         local(LOCAL_SCHEME, LOCAL_STEPS),
-        factor=0.18,
+        factor=2**-2.5,
         sync_every=LOCAL_STEPS,
         style={'color': figures.GREEN},
     ),
