@@ -13,7 +13,7 @@ import pytest
 import gradzip as gz
 from experiments.accelerators import chips, cost
 from experiments.accelerators.programs import Form, Job, measure
-from gradzip._hlo import collectives, instructions
+from gradzip._hlo import instructions
 from tests.mappers import AXIS, P
 from tests.test_bytes import FEW, compile_exchange
 from tests.test_overlap import PRODUCTS, compile_step, products_before_and_beside
