@@ -12,6 +12,7 @@ from jax.experimental import pallas as pl
 import gradzip as gz
 from gradzip import _compose
 from gradzip._compressors import cast, counted, induced, quantizer, rotated, weighted
+from gradzip._kernels import rows
 from gradzip._kernels.mosaic import decoders, sweep
 from tests.test_kernels import inputs
 
@@ -40,7 +41,7 @@ ROTATED = {
     'rotated': gz.Rotated(gz.QSGD(7)),
 }
 IN_TURN = {
-    'composed': gz.TopK(0.1) >> gz.QSGD(3, block=32),
+    'composed': gz.BlockTopK(9, 128) >> gz.QSGD(3, block=32),
     'induced': gz.Induced(gz.TopK(0.1), gz.QSGD(7, block=32)),
     'energy': gz.Energy(0.3, capacity=0.2),
     'weighted': gz.WeightedBernoulli(0.1),
@@ -54,7 +55,7 @@ def kernels(monkeypatch):
     def on_tpu(*args, default, tpu=None, **_):
         return (tpu or default)(*args)
 
-    for module in (_compose, cast, counted, induced, quantizer, rotated, weighted):
+    for module in (_compose, cast, counted, induced, quantizer, rotated, weighted, rows):
         monkeypatch.setattr(module, 'fused', lambda size, dtype: size > 0)
     monkeypatch.setattr(lax, 'platform_dependent', on_tpu)
     monkeypatch.setattr(sweep, 'TILES', TILES)

@@ -19,6 +19,7 @@ from gradzip._base import Array
 from gradzip._compat import one_chip_of_tpu
 
 BLOCKS = tuple(1 << i for i in range(5, 16))  # lengths of blocks that the kernels handle
+WHOLE = 1 << 10  # an array of a multiple of these entries is rows of 128 lanes as it lies
 FUSED_FROM = (1 << 14) + 1  # entries; smaller arrays of a shape are computed at once
 
 
@@ -46,6 +47,11 @@ def fused(size: int, dtype: Any) -> bool:
     """
     same = jnp.dtype(dtype) == jnp.float32
     return size >= FUSED_FROM and same and one_chip_of_tpu() and _pallas()
+
+
+def added(size: int, dtype: Any) -> bool:
+    """Whether a kernel adds two arrays like this. Others are padded by a copy, which adds them."""
+    return size % WHOLE == 0 and fused(size, dtype)
 
 
 def one_at_a_time(function: Callable[..., Any], *args: Any) -> Any:

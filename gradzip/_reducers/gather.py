@@ -24,7 +24,7 @@ from gradzip._base import (
     like_of,
 )
 from gradzip._buffer import from_buffer, to_buffer
-from gradzip._kernels.alike import AT_ONCE_UP_TO, each
+from gradzip._kernels.alike import AT_ONCE_UP_TO, each, one_by_one
 from gradzip._kernels.in_turn import add_in_turn
 from gradzip._kernels.parts import each_key
 from gradzip._kernels.selection import SORT_UP_TO
@@ -137,8 +137,14 @@ class Gather(Reducer):
             payload, lost = self.compressor.message(x, key, memory)
             return payload, self.compressor.decode(payload, like, key), lost
 
-        columns = xs, keys, memories or [None] * len(xs)
-        messages = each(message, [like_of(x) for x in xs], *self._together, *columns)
+        likes = [like_of(x) for x in xs]
+        pairs = list(zip(xs, memories or [None] * len(xs), strict=True))
+        alone = one_by_one(likes, *self._together)
+        # One array, the sum, is stacked with others of its shape in place of two.
+        pairs = [p if a else (_total(*p), None) for p, a in zip(pairs, alone, strict=True)]
+        messages = each(
+            message, likes, *self._together, [x for x, _ in pairs], keys, [m for _, m in pairs]
+        )
         payloads, sents, losts = ([part[j] for part in messages] for j in range(3))
         return payloads, sents, losts
 
@@ -187,6 +193,10 @@ def _mean_over_senders(compressor: Compressor, payloads: Payload, like: Like, ke
     first, workers = add(0, nothing), keys.shape[0]
     total, senders = add_in_turn(lambda i, sums: add(i + 1, sums), first, workers - 1)
     return total / jnp.maximum(senders, 1).astype(total.dtype)
+
+
+def _total(x: Array, memory: Array | None) -> Array:
+    return x if memory is None else x + memory
 
 
 def _fold_in(keys: Key, worker: Array) -> Key:

@@ -14,6 +14,7 @@ tile before ended. In a tile of 256 rows of 128 lanes,
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ from gradzip._kernels.mosaic.tiles import (
     magnitude_within,
     skew,
     total,
+    total_of,
 )
 
 TILE = 256  # rows
@@ -45,19 +47,20 @@ NONE = -(1 << 20)  # the rank of no entry
 
 
 def compact(
-    x: jax.Array, size: int, k: int, t: jax.Array, ties: jax.Array, interpret: bool
+    addends: list[jax.Array], size: int, k: int, t: jax.Array, ties: jax.Array, interpret: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The k entries from a threshold on: values f32[k], indices i32[k], and x without them.
 
     Args:
-      x: f32[rows, 128], in whose place the last result is written if x is not used afterwards.
-      size: entries of the array, with which x is filled row by row.
+      addends: f32[rows, 128], one or two that are added. The last result is written in the place of
+        the first if that is not used afterwards.
+      size: entries of the array, with which the rows are filled row by row.
       k: how many magnitudes are larger than t, with the first `ties` that equal it.
       t: i32[], a magnitude.
       ties: i32[].
       interpret: whether to run on any platform, slowly, for tests.
     """
-    lines = -(-k // LANES) + 1
+    x, lines = addends[0], -(-k // LANES) + 1
     all_at_once = lines <= FLUSH + TILE
     stage = (-(-lines // PACK) * PACK if all_at_once else FLUSH + TILE) + 2 * PACK
     held = stage if all_at_once else k // LANES // FLUSH * FLUSH + stage
@@ -67,7 +70,7 @@ def compact(
             _body, size=size, stage=stage, flushes=not all_at_once, interpret=interpret
         ),
         grid=(-(-x.shape[0] // STEP),),
-        in_specs=[SCALARS, ROWS],
+        in_specs=[SCALARS, *[ROWS] * len(addends)],
         out_specs=[IN_MEMORY, IN_MEMORY, ROWS],
         out_shape=[like_varying((held, LANES), jnp.int32, x)] * 2
         + [like_varying(x.shape, jnp.float32, x)],
@@ -80,17 +83,17 @@ def compact(
         input_output_aliases={1: 2},
         interpret=interpret,
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT),
-    )(vary_like(jnp.stack([t, ties]), x), x)
+    )(vary_like(jnp.stack([t, ties]), x), *addends)
     values = lax.bitcast_convert_type(values.reshape(-1)[:k], jnp.float32)
     return values, indices.reshape(-1)[:k], rest
 
 
 def _body(
-    limits, x, values_out, indices_out, rest,
-    keep, found, rank, where, values, indices, state,
-    *, size: int, stage: int, flushes: bool, interpret: bool,
+    limits, *refs: Any, size: int, stage: int, flushes: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One step. `state` is: entries in the stage, ties seen, lines copied to memory."""
+    addends, refs = refs[:-10], refs[-10:]
+    values_out, indices_out, rest, keep, found, rank, where, values, indices, state = refs
     t, ties = limits[0], limits[1]
     step = pl.program_id(0)
 
@@ -113,7 +116,7 @@ def _body(
 
     def tile(number: jax.Array, carry: int) -> int:
         here = pl.multiple_of(number * TILE, TILE)
-        entries = x[pl.ds(here, TILE), :]
+        entries = total_of(addends, pl.ds(here, TILE))
         first_row = step * STEP + here
         kept = _kept(magnitude_within(entries, first_row, size), t, ties, keep, state)
         rest[pl.ds(here, TILE), :] = jnp.where(kept > 0, 0.0, entries)

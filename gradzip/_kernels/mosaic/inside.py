@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from gradzip._kernels.mosaic.tiles import (
     count_rows,
     magnitude_within,
     skew,
+    total_of,
 )
 
 TALL = 512  # rows of a tile
@@ -41,32 +42,34 @@ class Inside(NamedTuple):
 
 
 def collect(
-    x: jax.Array, size: int, lo: jax.Array, hi: jax.Array, lines: int, interpret: bool
+    addends: list[jax.Array], size: int, lo: jax.Array, hi: jax.Array, lines: int, interpret: bool
 ) -> Inside:
     """Reads the array once.
 
     Args:
-      x: f32[rows, 128].
-      size: entries of the array, with which x is filled row by row.
+      addends: f32[rows, 128], one or two that are added.
+      size: entries of the array, with which the rows are filled row by row.
       lo: the lower bound of magnitudes, i32[].
       hi: the upper bound, i32[].
       lines: of the slots.
       interpret: whether to run on any platform, slowly, for tests.
     """
+    x = addends[0]
     shapes = ((lines, LANES), (32, LANES), (1,))
     slots, counts, used = pl.pallas_call(
         functools.partial(_body, size=size, interpret=interpret),
         grid=(-(-x.shape[0] // STEP),),
-        in_specs=[SCALARS, ROWS],
+        in_specs=[SCALARS, *[ROWS] * len(addends)],
         out_specs=[ON_CHIP, ON_CHIP, SCALARS],
         out_shape=[like_varying(shape, jnp.int32, x) for shape in shapes],
         interpret=interpret,
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT),
-    )(vary_like(jnp.stack([lo, hi]), x), x)
+    )(vary_like(jnp.stack([lo, hi]), x), *addends)
     return Inside(slots, used[0], *jnp.sum(counts.reshape(4, -1), axis=1))
 
 
-def _body(bounds, x, slots, counts, used, *, size: int, interpret: bool) -> None:
+def _body(bounds, *refs: Any, size: int, interpret: bool) -> None:
+    addends, (slots, counts, used) = refs[:-3], refs[-3:]
     lo, hi = bounds[0], bounds[1]
     step = pl.program_id(0)
 
@@ -77,7 +80,8 @@ def _body(bounds, x, slots, counts, used, *, size: int, interpret: bool) -> None
 
     def tile(number: jax.Array, carry: int) -> int:
         first = pl.multiple_of(number * TALL, TALL)
-        u = magnitude_within(x[pl.ds(first, TALL), :], step * STEP + first, size)
+        x = total_of(addends, pl.ds(first, TALL))
+        u = magnitude_within(x, step * STEP + first, size)
         for j, mask in enumerate((u > hi, u >= hi, u > lo, u >= lo)):
             counts[8 * j : 8 * j + 8, :] += count_rows(mask)
         used[0] = _append(skew(u, interpret), lo, hi, slots, used[0])

@@ -12,18 +12,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 
 from gradzip._axes import vary_like
 from gradzip._base import Array
 from gradzip._compat import like_varying
 from gradzip._kernels.fused import Flat
 from gradzip._kernels.mosaic.lanes import LANES, SUBLANES, block_rows, iota, pack_rows
+from gradzip._kernels.mosaic.tiles import SCALARS, addends_of, total_of
 from gradzip._kernels.words import WORD_BITS, words_for
 
 ROWS = 256  # of a tile
 TILES = 8  # that are in on-chip memory at a time: a megabyte of float32
-WHOLE = SUBLANES * LANES  # an array of a multiple of these entries is rows of lanes as it lies
 
 
 class Tile(NamedTuple):
@@ -74,17 +73,17 @@ def sweep(
     size = x.size
     words = jnp.zeros(1, jnp.uint32) if words is None else words
     floats = jnp.zeros(1, jnp.float32) if floats is None else floats
-    addends = [_rows_of(part) for part in x if part is not None]
+    addends = addends_of(x)
     one, rows = addends[0], addends[0].shape[0]
     shapes = _shapes(rows, bits, blocks, sums, rest)
     out = pl.pallas_call(
         _body(kernel, len(addends), rows, bits, blocks, sums, rest),
         grid=(_grid(rows),),
-        in_specs=[_SCALARS, _SCALARS, *[_rows(TILES * ROWS)] * len(addends)],
+        in_specs=[SCALARS, SCALARS, *[_rows(TILES * ROWS)] * len(addends)],
         out_specs=[_rows(count) for _, _, count in shapes],
         out_shape=[like_varying((total, LANES), dtype, one) for total, dtype, _ in shapes],
         input_output_aliases={2: len(shapes) - 1} if rest else {},
-    )(vary_like(words, one), vary_like(floats, one), *(vary_like(a, one) for a in addends))
+    )(vary_like(words, one), vary_like(floats, one), *addends)
     first, second = len(bits), len(bits) + len(blocks)
     return Swept(
         tuple(part.reshape(-1)[: words_for(size, b)] for part, b in zip(out, bits, strict=False)),
@@ -95,16 +94,6 @@ def sweep(
         tuple(part.reshape(-1) for part in out[second : second + sums]),
         out[-1].reshape(-1)[:size] if rest else None,
     )
-
-
-def _rows_of(x: Array) -> Array:
-    """A flat array in rows of lanes, padded with zeros."""
-    # Without the barrier, XLA computes x as an array of another shape than the one that it
-    # replaces, so that it has to be copied.
-    return jnp.pad(lax.optimization_barrier(x), (0, -x.size % WHOLE)).reshape(-1, LANES)
-
-
-_SCALARS = pl.BlockSpec(memory_space=pltpu.SMEM)
 
 
 def _rows(count: int) -> pl.BlockSpec:
@@ -151,8 +140,7 @@ def _body(
             here = pl.ds(pl.multiple_of(tile * ROWS, ROWS), ROWS)
             row = first + iota((ROWS, LANES), 0)
             # After the end of the array there is what was in on-chip memory before.
-            x = xs[0][here, :] if addends == 1 else xs[0][here, :] + xs[1][here, :]
-            x = jnp.where(row < rows, x, 0)
+            x = jnp.where(row < rows, total_of(xs, here), 0)
             made = kernel(x, row * LANES + iota((ROWS, LANES), 1), words, floats)
             for ref, codes, b in zip(packed, made.codes, bits, strict=True):
                 _store(ref, tile, pack_rows(codes, b))

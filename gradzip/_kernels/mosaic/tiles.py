@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from gradzip._axes import vary_like
+from gradzip._kernels.fused import WHOLE, Flat
 from gradzip._kernels.mosaic.lanes import LANES, iota
 
 STEP = 2048  # rows that are in on-chip memory at a time
@@ -18,6 +24,28 @@ SCALARS = pl.BlockSpec(memory_space=pltpu.SMEM)
 ON_CHIP = pl.BlockSpec(memory_space=pltpu.VMEM)
 IN_MEMORY = pl.BlockSpec(memory_space=pl.ANY)
 ROWS = pl.BlockSpec((STEP, LANES), lambda i: (i, 0))
+
+
+def addends_of(x: Flat) -> list[jax.Array]:
+    """The addends in rows of lanes, padded with zeros: f32[rows, 128] each."""
+    # Without the barrier, XLA computes an addend as an array of another shape than the one that it
+    # replaces, so that it has to be copied.
+    rows = [
+        jnp.pad(lax.optimization_barrier(part), (0, -x.size % WHOLE)).reshape(-1, LANES)
+        for part in x
+        if part is not None
+    ]
+    return [vary_like(part, rows[0]) for part in rows]
+
+
+def total_of(refs: Sequence[Any], here: Any) -> jax.Array:
+    """Some rows of arrays in on-chip memory, added."""
+    return sum_of([ref[here, :] for ref in refs])
+
+
+def sum_of(addends: Sequence[jax.Array]) -> jax.Array:
+    """The sum of one or two arrays."""
+    return functools.reduce(jnp.add, addends)
 
 
 def magnitude(x: jax.Array) -> jax.Array:
