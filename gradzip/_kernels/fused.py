@@ -24,10 +24,10 @@ FUSED_FROM = (1 << 14) + 1  # entries; smaller arrays of a shape are computed at
 
 
 class Flat(NamedTuple):
-    """A flat array, or the sum of two that a kernel adds."""
+    """An array, or the sum of two that a kernel adds. Entries are numbered row by row."""
 
-    first: Array  # f32[n]
-    second: Array | None = None  # f32[n]
+    first: Array  # f32, of the shape of the leaf or flat
+    second: Array | None = None  # f32, of the same shape
 
     @property
     def size(self) -> int:

@@ -85,7 +85,7 @@ def _body(*refs: Any, block: int, k: int, blocks: int) -> None:
 
     def turn(row: jax.Array, carry: int) -> int:
         """Row `row` of each block, with a lane for every block."""
-        x = total_of(addends, _rows(row, tall)).T
+        x = total_of(addends, (_rows(row, tall), slice(None))).T
         here = pl.ds(pl.multiple_of(row * LANES, LANES), LANES)
         bits[here, :] = lax.bitcast_convert_type(x, jnp.int32)
         u[here, :] = magnitude(x)

@@ -54,7 +54,7 @@ def _body(*refs: Any, each: int, rows: int, tiles: int) -> None:
 
     def tile(number: jax.Array, carry: int) -> int:
         here = pl.ds(pl.multiple_of(number * rows, 8), rows)
-        entries = total_of(addends, here)
+        entries = total_of(addends, (here, slice(None)))
         u, row = magnitude(entries), iota((rows, LANES), 0)
         top = jnp.max(u, axis=0, keepdims=True)
         place = jnp.min(jnp.where(u == top, row, rows), axis=0, keepdims=True)

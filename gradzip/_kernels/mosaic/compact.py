@@ -116,7 +116,7 @@ def _body(
 
     def tile(number: jax.Array, carry: int) -> int:
         here = pl.multiple_of(number * TILE, TILE)
-        entries = total_of(addends, pl.ds(here, TILE))
+        entries = total_of(addends, (pl.ds(here, TILE), slice(None)))
         first_row = step * STEP + here
         kept = _kept(magnitude_within(entries, first_row, size), t, ties, keep, state)
         rest[pl.ds(here, TILE), :] = jnp.where(kept > 0, 0.0, entries)

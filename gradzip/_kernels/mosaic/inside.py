@@ -80,7 +80,7 @@ def _body(bounds, *refs: Any, size: int, interpret: bool) -> None:
 
     def tile(number: jax.Array, carry: int) -> int:
         first = pl.multiple_of(number * TALL, TALL)
-        x = total_of(addends, pl.ds(first, TALL))
+        x = total_of(addends, (pl.ds(first, TALL), slice(None)))
         u = magnitude_within(x, step * STEP + first, size)
         for j, mask in enumerate((u > hi, u >= hi, u > lo, u >= lo)):
             counts[8 * j : 8 * j + 8, :] += count_rows(mask)

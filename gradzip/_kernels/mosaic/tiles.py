@@ -26,21 +26,25 @@ IN_MEMORY = pl.BlockSpec(memory_space=pl.ANY)
 ROWS = pl.BlockSpec((STEP, LANES), lambda i: (i, 0))
 
 
-def addends_of(x: Flat) -> list[jax.Array]:
-    """The addends in rows of lanes, padded with zeros: f32[rows, 128] each."""
+def addends_of(x: Flat, wide: int = 1) -> list[jax.Array]:
+    """The addends in rows of lanes, padded with zeros: f32[rows, 128] each.
+
+    Args:
+      x: one or two arrays of one shape.
+      wide: of `matrices.width`; if it is not 1, the addends are matrices f32[rows, wide * 128].
+    """
     # Without the barrier, XLA computes an addend as an array of another shape than the one that it
     # replaces, so that it has to be copied.
-    rows = [
-        jnp.pad(lax.optimization_barrier(part), (0, -x.size % WHOLE)).reshape(-1, LANES)
-        for part in x
-        if part is not None
-    ]
-    return [vary_like(part, rows[0]) for part in rows]
+    parts = [lax.optimization_barrier(part) for part in x if part is not None]
+    if wide == 1:
+        parts = [jnp.pad(part.ravel(), (0, -x.size % WHOLE)) for part in parts]
+    parts = [part.reshape(-1, wide * LANES) for part in parts]
+    return [vary_like(part, parts[0]) for part in parts]
 
 
 def total_of(refs: Sequence[Any], here: Any) -> jax.Array:
-    """Some rows of arrays in on-chip memory, added."""
-    return sum_of([ref[here, :] for ref in refs])
+    """Some entries of arrays in on-chip memory, added."""
+    return sum_of([ref[here] for ref in refs])
 
 
 def sum_of(addends: Sequence[jax.Array]) -> jax.Array:
