@@ -69,7 +69,8 @@ def mean(
     total = -(-size // (SUBLANES * LANES)) * SUBLANES
     words, numbers = ([vary_like(a, one) for a in part] for part in (words, numbers))
     scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
-    specs = [_columns(workers, rows * LANES * b // 32) for b in bits]
+    words = [in_rows(part) for part in words]
+    specs = [rows_spec(workers, rows * b // WORD_BITS) for b in bits]
     specs += [scalars if block is None else _numbers_spec(workers, rows, block)] * len(numbers)
     out = pl.pallas_call(
         functools.partial(
@@ -89,15 +90,25 @@ def _bytes(rows: int, workers: int, bits: Sequence[int]) -> int:
     return workers * rows * LANES * sum(bits) // 8
 
 
-def _columns(workers: int, count: int, steps: int = 1) -> pl.BlockSpec:
-    """Some columns, which so many steps share."""
-    return pl.BlockSpec((workers, count), lambda i: (0, i // steps))
+def in_rows(words: Array) -> Array:
+    """The words of all workers in rows of lanes: u32[workers, rows, 128].
+
+    That is how a collective returns them. An array of [workers, words] would be a copy.
+    """
+    padded = jnp.pad(words, ((0, 0), (0, -words.shape[1] % LANES)))
+    return padded.reshape(words.shape[0], -1, LANES)
+
+
+def rows_spec(workers: int, rows: int) -> pl.BlockSpec:
+    """So many of these rows in a step."""
+    return pl.BlockSpec((workers, rows, LANES), lambda i: (0, i, 0))
 
 
 def _numbers_spec(workers: int, rows: int, block: int) -> pl.BlockSpec:
     """The numbers of the blocks in a step. At least 128 of them are in on-chip memory."""
     count = rows * LANES // block
-    return _columns(workers, max(count, LANES), max(1, LANES // count))
+    steps = max(1, LANES // count)
+    return pl.BlockSpec((workers, max(count, LANES)), lambda i: (0, i // steps))
 
 
 def _body(
@@ -147,8 +158,11 @@ def _body(
 
 def codes_of_rows(ref: Any, workers: Any, index: Array, bits: int) -> list[Rows]:
     """The codes of 32 rows, eight at a time, for each worker."""
-    starts = [_multiple((index * bits + number) * LANES, LANES) for number in range(bits)]
-    rows = [lax.bitcast_convert_type(ref[workers, pl.ds(s, LANES)], jnp.int32) for s in starts]
+    held = ref.shape[1]
+    lines = ref.reshape(-1, LANES)  # the rows of one worker after those of another
+    firsts = [workers.start * held + index * bits + number for number in range(bits)]
+    each = [lines[pl.ds(first, workers.size, held), :] for first in firsts]
+    rows = [lax.bitcast_convert_type(row, jnp.int32) for row in each]
     planes = WORD_BITS % bits != 0
     rows = split_planes(rows) if planes else rows
     unpacked = _of_planes if planes else functools.partial(_of_words, bits=bits)
