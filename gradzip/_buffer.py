@@ -37,9 +37,12 @@ def travels_alone(array: Array) -> bool:
     That is so on TPU for large arrays of whole tiles, which would be copied into the buffer and out
     of what comes back. They take as many bytes as in the buffer, because nothing is padded.
     """
-    whole = array.ndim == 1 or (array.shape[-1] % LANES == 0 and array.shape[-2] % SUBLANES == 0)
+    if array.ndim < 2:
+        whole = array.size % (LANES * SUBLANES) == 0
+    else:
+        whole = array.shape[-1] % LANES == 0 and array.shape[-2] % SUBLANES == 0
     large = array.size * array.dtype.itemsize >= ALONE_FROM
-    return large and whole and array.size % (LANES * SUBLANES) == 0 and one_chip_of_tpu()
+    return large and whole and one_chip_of_tpu()
 
 
 def to_buffer(payloads: PyTree) -> Array:

@@ -98,10 +98,12 @@ class Gather(Reducer):
         keys: list[Key],
         axis_name: AxisName | None,
         memories: list[Array | None] | None = None,
+        misplaced: Array | None = None,
     ) -> list[Reduced]:
         me, likes = axes.worker_index(axis_name), [like_of(x) for x in xs]
         mine = self._each(_fold_in(jnp.stack(keys), me))
         payloads, sents, losts = self.messages(xs, mine, memories)
+        payloads = axes.nan_if(misplaced, payloads)
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))

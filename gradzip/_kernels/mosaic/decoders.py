@@ -62,7 +62,8 @@ def mean(
     rows = MOST_ROWS
     while _bytes(rows, workers, bits) > LARGEST_STEP:
         rows //= 2
-    unit = math.lcm(UNIT, block or 1)  # of a matrix, with at least 128 blocks
+    # Of a matrix, a step has at least eight rows of words, and 128 blocks.
+    unit = math.lcm(SUBLANES * UNIT, block or 1)
     wide = matrices.width(shape, unit, rows)
     if wide > 1:
         rows = rows // matrices.least(wide, unit) * matrices.least(wide, unit)
