@@ -16,12 +16,12 @@ from jax import lax
 
 from gradzip._base import Array, Compressor, Like, PyTree, like_of
 from gradzip._compat import one_chip_of_tpu
+from gradzip._kernels.fused import LANES, WHOLE, tiled
 from gradzip._kernels.join import join
 from gradzip._kernels.parts import parts
 from gradzip._kernels.platform import choose
 from gradzip._kernels.words import WORD_BITS
 
-LANES, SUBLANES = 128, 8  # of a tile of a TPU
 ALONE_FROM = 1 << 17  # bytes; a TPU sends these in some microseconds, the latency of a collective
 
 
@@ -37,10 +37,7 @@ def travels_alone(array: Array) -> bool:
     That is so on TPU for large arrays of whole tiles, which would be copied into the buffer and out
     of what comes back. They take as many bytes as in the buffer, because nothing is padded.
     """
-    if array.ndim < 2:
-        whole = array.size % (LANES * SUBLANES) == 0
-    else:
-        whole = array.shape[-1] % LANES == 0 and array.shape[-2] % SUBLANES == 0
+    whole = tiled(array.shape) or (array.ndim == 1 and array.size % WHOLE == 0)
     large = array.size * array.dtype.itemsize >= ALONE_FROM
     return large and whole and one_chip_of_tpu()
 

@@ -1,7 +1,6 @@
 """The kernels for TPU compute what the plain forms compute; here they are interpreted on CPU."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +12,8 @@ from jax.experimental import pallas as pl
 import gradzip as gz
 from gradzip import _compose
 from gradzip._compressors import cast, counted, induced, quantizer, rotated, weighted
-from gradzip._kernels import rows
-from gradzip._kernels.mosaic import decoders, sweep
+from gradzip._kernels import layout, rows
+from gradzip._kernels.mosaic import decoders, matrices, sweep
 from tests.test_kernels import inputs
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -22,7 +21,10 @@ pytestmark = pytest.mark.usefixtures('fast_compilation')
 KEY = jax.random.key(3)
 WORKERS = 3
 TILES = 2  # in a step of a kernel, instead of eight
-MATRIX = 392, 384  # two steps of 192 rows, and a part of a third
+MATRICES = {  # steps of 192 or 256 rows, and a part of a third
+    **dict.fromkeys(('one bit', 'cast', 'qsgd', 'eden'), (392, 384)),
+    'blocks': (520, 256),
+}
 STEPS = 2 * TILES * 256 * 128 + 37  # entries for two steps, a part of a third, and a tail
 QUANTIZERS = {
     'sign': gz.ScaledSign(),
@@ -59,6 +61,8 @@ def kernels(monkeypatch):
 
     for module in (_compose, cast, counted, induced, quantizer, rotated, weighted, rows):
         monkeypatch.setattr(module, 'fused', lambda size, dtype: size > 0)
+    for module in (layout, matrices):
+        monkeypatch.setattr(module, 'tiled', lambda shape: len(shape) > 1)
     monkeypatch.setattr(lax, 'platform_dependent', on_tpu)
     monkeypatch.setattr(sweep, 'TILES', TILES)
     monkeypatch.setattr(decoders, 'MOST_ROWS', TILES * sweep.ROWS)
@@ -143,13 +147,13 @@ def test_messages_of_several_kernels_equal_the_plain_ones(name, request):
     )
 
 
-@pytest.mark.parametrize('name', ['one bit', 'cast', 'qsgd', 'eden'])
+@pytest.mark.parametrize('name', MATRICES)
 def test_a_matrix_and_a_memory_are_read_as_they_lie(name, kernels):
     """The kernels put rows in order and add what would else be copied and added before them."""
-    scheme = {**QUANTIZERS, **ROTATED, 'cast': gz.Cast('float8_e4m3fn')}[name]
-    matrix = jax.ShapeDtypeStruct(MATRIX, jnp.float32)
-    own = scheme.contractive(matrix)
-    x = inputs(math.prod(MATRIX), 'float32')['normal']
+    more = {'cast': gz.Cast('float8_e4m3fn'), 'blocks': gz.BlockTopK(9, 512)}
+    matrix = jax.ShapeDtypeStruct(MATRICES[name], jnp.float32)
+    own = {**QUANTIZERS, **ROTATED, **more}[name].contractive(matrix)
+    x = inputs(matrix.size, 'float32')['normal']
     memory = jnp.roll(x, 1) / 2
 
     def of_matrix(x, memory):
@@ -158,11 +162,13 @@ def test_a_matrix_and_a_memory_are_read_as_they_lie(name, kernels):
 
     def of_flat(x):
         payload, lost = own.message(x, KEY)
-        return payload, lost.reshape(MATRIX), own.decode(payload, x, KEY).reshape(MATRIX)
+        return payload, lost, own.decode(payload, x, KEY)
 
-    got = jax.jit(of_matrix)(x.reshape(MATRIX), memory.reshape(MATRIX))
-    # Sums over an array are added up in another order.
-    near = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
+    got = jax.jit(of_matrix)(x.reshape(matrix.shape), memory.reshape(matrix.shape))
+
+    def near(a, b):  # sums over an array are added up in another order
+        np.testing.assert_allclose(a.ravel(), b.ravel(), rtol=1e-6, atol=1e-6)
+
     jax.tree.map(near, got, jax.jit(of_flat)(x + memory))
 
 

@@ -136,13 +136,14 @@ def _made_on_tpu(
         return rows.take_on_tpu(Flat(*parts), how.block, how.k)
 
     parts = (x,) if memory is None else (memory, x)
+    if x.size % how.block == 0:
+        values, offsets, rest = one_at_a_time(take, *parts)
+        return how._payload(values.ravel(), offsets.ravel()), rest if lost else ()
     values, offsets, rest = one_at_a_time(take, *(part.ravel() for part in parts))
     # One after the other, so that XLA can write what is left in the place of the memory.
     last = how._last(rest)
-    whole = x.size // how.block * how.block
-    ends, after = read(rest, whole + last)
-    values, offsets = (
-        jnp.concatenate([values.ravel(), ends]),
-        jnp.concatenate([offsets.ravel(), last]),
+    ends, after = read(rest, x.size // how.block * how.block + last)
+    payload = how._payload(
+        jnp.concatenate([values.ravel(), ends]), jnp.concatenate([offsets.ravel(), last])
     )
-    return how._payload(values, offsets), remove(rest, after).reshape(x.shape) if lost else ()
+    return payload, remove(rest, after).reshape(x.shape) if lost else ()

@@ -63,11 +63,9 @@ class TopK(Indexed):
     def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Sparse, Array]:
         del key
         sparse.check_size(self, x)
-        parts = (x,) if memory is None else (memory, x)
-        flat = Flat(*(part.ravel() for part in parts))
-        values, indices, rest = take_top_k(flat, kept(self.fraction, x.size))
-        payload = Sparse(values, sparse.write(indices, x.size, self.indices))
-        return payload, rest.reshape(x.shape)
+        parts = Flat(x) if memory is None else Flat(memory, x)
+        values, indices, rest = take_top_k(parts, kept(self.fraction, x.size))
+        return Sparse(values, sparse.write(indices, x.size, self.indices)), rest
 
     def adds(self, like: Like) -> bool:
         return 0 < kept(self.fraction, like.size) < like.size and added(like.size, like.dtype)

@@ -47,16 +47,23 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
 
 
 def take_top_k(x: Flat, k: int) -> tuple[Array, Array, Array]:
-    """What `top_k` returns, and the array f[n] with zeros there, in the place of x if it dies."""
-    values, indices, rest = _chosen(x, k, _take_top_k, lambda x: _kernel(x, k))
+    """What `top_k` returns, and the array with zeros there, in the place of x if it dies."""
+
+    def plain(flat: Array, k: int) -> tuple[Array, Array, Array]:
+        values, indices, rest = _take_top_k(flat, k)
+        return values, indices, rest.reshape(x.first.shape)
+
+    values, indices, rest = _chosen(x, k, plain, lambda x: _kernel(x, k))
     return values, indices, rest
 
 
 def _chosen(x: Flat, k: int, plain: Callable, kernel: Callable) -> tuple[Array, ...]:
     if k in (0, x.size) or not fused(x.size, x.first.dtype):
-        return plain(x.total, k)
+        return plain(x.total.ravel(), k)
     # A kernel cannot be batched, because it keeps what it knows from one tile to the next.
-    return choose(x, default=lambda x: plain(x.total, k), tpu=lambda x: one_at_a_time(kernel, x))
+    return choose(
+        x, default=lambda x: plain(x.total.ravel(), k), tpu=lambda x: one_at_a_time(kernel, x)
+    )
 
 
 def _kernel(x: Flat, k: int) -> tuple[Array, ...]:

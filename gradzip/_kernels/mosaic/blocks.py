@@ -20,6 +20,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gradzip._compat import like_varying
 from gradzip._kernels.fused import Flat
+from gradzip._kernels.mosaic import matrices
 from gradzip._kernels.mosaic.lanes import LANES, SUBLANES, iota
 from gradzip._kernels.mosaic.tiles import (
     AFTER_INFINITY,
@@ -39,34 +40,38 @@ class Taken(NamedTuple):
 
     values: jax.Array  # f32[blocks, k]
     offsets: jax.Array  # i32[blocks, k]
-    rest: jax.Array  # f32[n], with zeros where entries were taken
+    rest: jax.Array  # f32, of the shape of x, with zeros where entries were taken
 
 
 def take_largest(x: Flat, block: int, k: int) -> Taken:
     """Takes the k entries of largest magnitude of each block.
 
     Args:
-      x: f32[n], or a sum. The rest takes the place of the array or of the first addend. What is
-        after the last whole block is left as it is.
+      x: f32 of n entries, or a sum. The rest takes the place of the array or of the first addend.
+        What is after the last whole block is left as it is.
       block: a multiple of 128, or 32 or 64.
       k: from 1 to block. Ties go to the lower index; NaN is larger than infinity.
     """
-    size, parts = x.size, max(1, LANES // block)
-    addends = addends_of(x)
-    one, tall = addends[0], max(1, block // LANES)  # rows of a block
-    steps = -(-(size // LANES) // (LANES * tall))
-    whole = pl.BlockSpec((LANES * tall, LANES), lambda i: (i, 0))
+    size, parts, shape = x.size, max(1, LANES // block), x.first.shape
+    step = LANES * max(1, block // LANES)  # rows of lanes
+    wide = matrices.width(shape, step, step)
+    addends = addends_of(x, wide)
+    one, steps = addends[0], -(-(size // LANES) // step)
+    whole = matrices.rows_spec(step, wide)
     few = pl.BlockSpec((parts * k, LANES), lambda i: (0, i))
     found = [
         like_varying((parts * k, steps * LANES), dtype, one) for dtype in (jnp.float32, jnp.int32)
     ]
     values, offsets, rest = pl.pallas_call(
-        functools.partial(_body, block=block, k=k, blocks=size // block),
+        functools.partial(_body, wide=wide, block=block, k=k, blocks=size // block),
         grid=(steps,),
         in_specs=[whole] * len(addends),
         out_specs=[few, few, whole],
         out_shape=[*found, like_varying(one.shape, jnp.float32, one)],
-        scratch_shapes=[pltpu.VMEM((LANES * tall, LANES), jnp.int32)] * 2,
+        scratch_shapes=[
+            *[pltpu.VMEM((step, LANES), jnp.int32)] * 2,
+            *[pltpu.VMEM((step, LANES), jnp.float32)] * (wide > 1),
+        ],
         input_output_aliases={0: 2},
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT),
     )(*addends)
@@ -76,16 +81,21 @@ def take_largest(x: Flat, block: int, k: int) -> Taken:
         turned = x.reshape(parts, k, -1).transpose(2, 0, 1).reshape(-1, k)
         return turned[: size // block]
 
-    return Taken(in_order(values), in_order(offsets), rest.reshape(-1)[:size])
+    return Taken(in_order(values), in_order(offsets), rest.reshape(-1)[:size].reshape(shape))
 
 
-def _body(*refs: Any, block: int, k: int, blocks: int) -> None:
+def _body(*refs: Any, wide: int, block: int, k: int, blocks: int) -> None:
+    refs, flat = (refs, None) if wide == 1 else (refs[:-1], refs[-1])
     addends, (values, offsets, rest, bits, u) = refs[:-5], refs[-5:]
     parts, tall = max(1, LANES // block), max(1, block // LANES)
+    entries, left = addends, rest
+    if flat is not None:  # rows of a matrix, which are put in order and in the end back
+        matrices.gather(addends, flat, wide)
+        entries, left = (flat,), flat
 
     def turn(row: jax.Array, carry: int) -> int:
         """Row `row` of each block, with a lane for every block."""
-        x = total_of(addends, (_rows(row, tall), slice(None))).T
+        x = total_of(entries, (_rows(row, tall), slice(None))).T
         here = pl.ds(pl.multiple_of(row * LANES, LANES), LANES)
         bits[here, :] = lax.bitcast_convert_type(x, jnp.int32)
         u[here, :] = magnitude(x)
@@ -98,10 +108,12 @@ def _body(*refs: Any, block: int, k: int, blocks: int) -> None:
 
     def turn_back(row: jax.Array, carry: int) -> int:
         here = pl.ds(pl.multiple_of(row * LANES, LANES), LANES)
-        rest[_rows(row, tall), :] = lax.bitcast_convert_type(bits[here, :], jnp.float32).T
+        left[_rows(row, tall), :] = lax.bitcast_convert_type(bits[here, :], jnp.float32).T
         return carry
 
     lax.fori_loop(0, tall, turn_back, 0)
+    if flat is not None:
+        matrices.spread(flat, rest, wide)
 
 
 def _rows(first: jax.Array, tall: int) -> Any:

@@ -79,7 +79,7 @@ def mean(
         ),
         grid=(-(-total // rows),),
         in_specs=specs,
-        out_specs=pl.BlockSpec((rows // wide, wide * LANES), lambda i: (i, 0)),
+        out_specs=matrices.rows_spec(rows, wide),
         out_shape=like_varying((total // wide, wide * LANES), jnp.float32, one),
         scratch_shapes=[pltpu.VMEM((rows, LANES), jnp.float32)] * (wide > 1),
     )(*words, *numbers)

@@ -16,6 +16,7 @@ import jax
 from jax import lax
 from jax.experimental import pallas as pl
 
+from gradzip._kernels.fused import tiled
 from gradzip._kernels.mosaic.lanes import LANES, SUBLANES
 from gradzip._kernels.mosaic.tiles import total_of
 
@@ -28,7 +29,7 @@ def width(shape: tuple[int, ...], unit: int, most: int) -> int:
       unit: rows of lanes that a step of the kernel handles a multiple of.
       most: rows of lanes that it can hold.
     """
-    if len(shape) < 2 or shape[-1] % LANES or shape[-2] % SUBLANES:
+    if not tiled(shape):
         return 1
     wide = shape[-1] // LANES
     return wide if least(wide, unit) <= most else 1
@@ -37,6 +38,11 @@ def width(shape: tuple[int, ...], unit: int, most: int) -> int:
 def least(wide: int, unit: int) -> int:
     """The fewest rows of lanes that are whole tiles of such a matrix and a multiple of `unit`."""
     return math.lcm(unit, SUBLANES * wide) if wide > 1 else unit
+
+
+def rows_spec(step: int, wide: int) -> pl.BlockSpec:
+    """So many rows of lanes in a step, as the matrix has them."""
+    return pl.BlockSpec((step // wide, wide * LANES), lambda i: (i, 0))
 
 
 def gather(refs: Sequence[Any], flat: Any, wide: int) -> None:

@@ -85,8 +85,11 @@ def sweep(
     out = pl.pallas_call(
         _body(kernel, len(addends), rows, step, wide, bits, blocks, sums, rest),
         grid=(-(-rows // step),),
-        in_specs=[SCALARS, SCALARS, *[_rows(step, wide)] * len(addends)],
-        out_specs=[*(_rows(count) for _, _, count in shapes), *[_rows(step, wide)] * rest],
+        in_specs=[SCALARS, SCALARS, *[matrices.rows_spec(step, wide)] * len(addends)],
+        out_specs=[
+            *(matrices.rows_spec(count, 1) for _, _, count in shapes),
+            *[matrices.rows_spec(step, wide)] * rest,
+        ],
         out_shape=[
             *(like_varying((total, LANES), dtype, one) for total, dtype, _ in shapes),
             *[like_varying(one.shape, jnp.float32, one)] * rest,
@@ -105,11 +108,6 @@ def sweep(
         tuple(part.reshape(-1) for part in out[second : second + sums]),
         out[-1].reshape(-1)[:size].reshape(x.first.shape) if rest else None,
     )
-
-
-def _rows(count: int, wide: int = 1) -> pl.BlockSpec:
-    """So many rows of lanes in a step."""
-    return pl.BlockSpec((count // wide, wide * LANES), lambda i: (i, 0))
 
 
 def _shapes(

@@ -17,13 +17,13 @@ from gradzip._kernels.fused import WHOLE, Flat
 from gradzip._kernels.mosaic.lanes import LANES, iota
 
 STEP = 2048  # rows that are in on-chip memory at a time
+MOST_ROWS = 7 * STEP  # the same of a matrix whose rows do not fill fewer
 AFTER_INFINITY = 0x7F800001  # the magnitude of every NaN
 VMEM_LIMIT = 100 << 20  # bytes of on-chip memory that a kernel may use
 
 SCALARS = pl.BlockSpec(memory_space=pltpu.SMEM)
 ON_CHIP = pl.BlockSpec(memory_space=pltpu.VMEM)
 IN_MEMORY = pl.BlockSpec(memory_space=pl.ANY)
-ROWS = pl.BlockSpec((STEP, LANES), lambda i: (i, 0))
 
 
 def addends_of(x: Flat, wide: int = 1) -> list[jax.Array]:

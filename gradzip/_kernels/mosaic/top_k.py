@@ -17,31 +17,40 @@ from jax import lax
 
 from gradzip._kernels.bracket import DEVIATIONS
 from gradzip._kernels.fused import Flat
+from gradzip._kernels.mosaic import matrices
 from gradzip._kernels.mosaic.compact import compact
 from gradzip._kernels.mosaic.inside import TALL, collect
 from gradzip._kernels.mosaic.kth import SUB, kth
 from gradzip._kernels.mosaic.lanes import LANES
-from gradzip._kernels.mosaic.tiles import AFTER_INFINITY, addends_of, magnitude, sum_of
+from gradzip._kernels.mosaic.tiles import (
+    AFTER_INFINITY,
+    MOST_ROWS,
+    STEP,
+    addends_of,
+    magnitude,
+    sum_of,
+)
 
 DENSEST, FEWEST_SAMPLED = 128, 512  # one row in so many is sampled, but at least so many rows
 DIGIT_BITS = 4
-Rows = list[jax.Array]  # of one or two addends, f32[rows, 128] each
+Rows = list[jax.Array]  # of one or two addends, f32[rows, 128] each, or matrices
 DIGITS = 8  # which have at least the 31 bits of a magnitude
 
 
 def top_k(x: Flat, k: int, interpret: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Values f32[k], indices i32[k], ascending, and f32[n] with zeros there.
+    """Values f32[k], indices i32[k], ascending, and f32 of the shape of x with zeros there.
 
     Args:
-      x: f32[n], or a sum. The last result takes the place of the array or of the first addend.
+      x: f32 of n entries, or a sum. The last result takes the place of the array or of the first
+        addend.
       k: from 1 to n - 1. Ties go to the lower index; NaN is larger than infinity.
       interpret: whether to run on any platform, slowly, for tests.
     """
     size = x.size
-    rows = addends_of(x)
+    rows = addends_of(x, matrices.width(x.first.shape, STEP, MOST_ROWS))
     t, larger = _threshold(rows, size, k, interpret)
     values, indices, rest = compact(rows, size, k, t, k - larger, interpret)
-    return values, indices, rest.reshape(-1)[:size]
+    return values, indices, rest.reshape(-1)[:size].reshape(x.first.shape)
 
 
 def _threshold(rows: Rows, size: int, k: int, interpret: bool) -> tuple[jax.Array, jax.Array]:
@@ -62,10 +71,12 @@ def _threshold(rows: Rows, size: int, k: int, interpret: bool) -> tuple[jax.Arra
 
 def _bounds(rows: Rows, size: int, k: int, interpret: bool) -> tuple[jax.Array, jax.Array, int]:
     """Two order statistics of a sample, and how many lines what is between them will take."""
-    count = size // LANES  # whole rows
-    stride = max(1, min(DENSEST, count // FEWEST_SAMPLED))
-    each = [part[: count // stride * stride].reshape(-1, stride, LANES) for part in rows]
-    sampled = sum_of([part[:, stride // 2] for part in each])
+    width = rows[0].shape[1]
+    count = size // width  # whole rows
+    stride = max(1, min(DENSEST, size // LANES // FEWEST_SAMPLED, count))
+    # A reshape to [., stride, .] would copy an array if the stride is not a multiple of 8.
+    each = [part[stride // 2 : count // stride * stride : stride] for part in rows]
+    sampled = sum_of(each).reshape(-1, LANES)
     mean = sampled.size * k / size
     slack = DEVIATIONS * math.sqrt(mean * (1 - k / size)) + 2
     lower, upper = min(sampled.size, math.ceil(mean + slack)), max(0, math.floor(mean - slack))
@@ -74,7 +85,7 @@ def _bounds(rows: Rows, size: int, k: int, interpret: bool) -> tuple[jax.Array, 
     lo, hi, _ = kth(u, jnp.int32(sampled.shape[0]), ranks, interpret)
     if not upper:
         hi = jnp.full_like(hi, AFTER_INFINITY + 1)
-    return lo, hi, _lines(rows[0].shape[0], (lower - upper) / sampled.size)
+    return lo, hi, _lines(rows[0].size // LANES, (lower - upper) / sampled.size)
 
 
 def _lines(rows: int, share: float) -> int:
