@@ -51,7 +51,7 @@ def test_the_kernel_takes_the_same_entries(block, k, n, monkeypatch):
         values, offsets, rest = kernel(x, y)
         x = np.asarray(Flat(jnp.asarray(x), y).total)
         where = expected(x, block, k)
-        np.testing.assert_array_equal(offsets, where, name)
+        np.testing.assert_array_equal(offsets, where.ravel(), name)
         kept = (np.arange(where.shape[0])[:, None] * block + where).ravel()
         assert np.asarray(values).tobytes() == x[kept].tobytes(), name
         left = x.copy()

@@ -138,12 +138,10 @@ def _made_on_tpu(
     parts = (x,) if memory is None else (memory, x)
     if x.size % how.block == 0:
         values, offsets, rest = one_at_a_time(take, *parts)
-        return how._payload(values.ravel(), offsets.ravel()), rest if lost else ()
+        return how._payload(values, offsets), rest if lost else ()
     values, offsets, rest = one_at_a_time(take, *(part.ravel() for part in parts))
     # One after the other, so that XLA can write what is left in the place of the memory.
     last = how._last(rest)
     ends, after = read(rest, x.size // how.block * how.block + last)
-    payload = how._payload(
-        jnp.concatenate([values.ravel(), ends]), jnp.concatenate([offsets.ravel(), last])
-    )
+    payload = how._payload(jnp.concatenate([values, ends]), jnp.concatenate([offsets, last]))
     return payload, remove(rest, after).reshape(x.shape) if lost else ()

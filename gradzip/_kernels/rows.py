@@ -26,7 +26,7 @@ SORTED_AT_ONCE = 1 << 18  # entries, so that no temporary is as large as the arr
 RANK_WHOLE_UP_TO = 64  # entries of a block whose entries are all compared with each other
 LANES = 128  # a kernel handles blocks of whole rows of lanes, and blocks that divide one
 SHORTEST, LONGEST = 32, 1 << 13  # entries of a block in a kernel; 128 blocks are on the chip
-MOST_KEPT = 1 << 8  # entries of a block
+MOST_KEPT = LANES  # entries of a block
 
 
 def top_k(x: Array, block: int, k: int) -> Array:
@@ -52,7 +52,7 @@ def has_kernel(size: int, dtype: Any, block: int, k: int) -> bool:
 
 
 def take_on_tpu(x: Flat, block: int, k: int) -> tuple[Array, Array, Array]:
-    """What `top_k` returns, these entries f[blocks, k] before it, and x with zeros there: f[n]."""
+    """The entries f32[blocks * k], what `top_k` returns but flat, and x with zeros there."""
     from gradzip._kernels import mosaic  # there is a TPU, or Pallas to compile for one
 
     values, offsets, rest = mosaic.blocks.take_largest(x, block, k)

@@ -3,7 +3,8 @@
 A step handles 128 blocks, or rows of shorter ones. They are transposed in on-chip memory, so that
 every lane holds a block: the number of entries from a bound on is then a sum of rows for 128 blocks
 at once. The threshold of each is found by halving, and so is the last of the ties that are kept.
-What is kept is found by rows, in parts of 128, until no lane has more.
+What is kept is found by rows, in parts of 128, until no lane has more. It is transposed once more,
+and written block by block, because XLA would pad a matrix of few columns to 128 lanes.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ LOWEST = jnp.iinfo(jnp.int32).min
 class Taken(NamedTuple):
     """The entries that are kept of every whole block, ascending by place, and what is left."""
 
-    values: jax.Array  # f32[blocks, k]
-    offsets: jax.Array  # i32[blocks, k]
+    values: jax.Array  # f32[blocks * k]
+    offsets: jax.Array  # i32[blocks * k]
     rest: jax.Array  # f32, of the shape of x, with zeros where entries were taken
 
 
@@ -50,7 +51,7 @@ def take_largest(x: Flat, block: int, k: int) -> Taken:
       x: f32 of n entries, or a sum. The rest takes the place of the array or of the first addend.
         What is after the last whole block is left as it is.
       block: a multiple of 128, or 32 or 64.
-      k: from 1 to block. Ties go to the lower index; NaN is larger than infinity.
+      k: from 1 to block, at most 128. Ties go to the lower index; NaN is larger than infinity.
     """
     size, parts, shape = x.size, max(1, LANES // block), x.first.shape
     step = LANES * max(1, block // LANES)  # rows of lanes
@@ -58,9 +59,9 @@ def take_largest(x: Flat, block: int, k: int) -> Taken:
     addends = addends_of(x, wide)
     one, steps = addends[0], -(-(size // LANES) // step)
     whole = matrices.rows_spec(step, wide)
-    few = pl.BlockSpec((parts * k, LANES), lambda i: (0, i))
+    few = pl.BlockSpec((1, parts * k, LANES), lambda i: (i, 0, 0))
     found = [
-        like_varying((parts * k, steps * LANES), dtype, one) for dtype in (jnp.float32, jnp.int32)
+        like_varying((steps, parts * k, LANES), dtype, one) for dtype in (jnp.float32, jnp.int32)
     ]
     values, offsets, rest = pl.pallas_call(
         functools.partial(_body, wide=wide, block=block, k=k, blocks=size // block),
@@ -69,24 +70,21 @@ def take_largest(x: Flat, block: int, k: int) -> Taken:
         out_specs=[few, few, whole],
         out_shape=[*found, like_varying(one.shape, jnp.float32, one)],
         scratch_shapes=[
+            *[pltpu.VMEM((LANES + SUBLANES, LANES), jnp.int32)] * 2,
             *[pltpu.VMEM((step, LANES), jnp.int32)] * 2,
             *[pltpu.VMEM((step, LANES), jnp.float32)] * (wide > 1),
         ],
         input_output_aliases={0: 2},
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT),
     )(*addends)
-
-    def in_order(x: jax.Array) -> jax.Array:
-        """From [parts * k, rows] to [blocks, k]; the parts of a row are blocks."""
-        turned = x.reshape(parts, k, -1).transpose(2, 0, 1).reshape(-1, k)
-        return turned[: size // block]
-
-    return Taken(in_order(values), in_order(offsets), rest.reshape(-1)[:size].reshape(shape))
+    values, offsets = (found.reshape(-1)[: size // block * k] for found in (values, offsets))
+    return Taken(values, offsets, rest.reshape(-1)[:size].reshape(shape))
 
 
 def _body(*refs: Any, wide: int, block: int, k: int, blocks: int) -> None:
     refs, flat = (refs, None) if wide == 1 else (refs[:-1], refs[-1])
-    addends, (values, offsets, rest, bits, u) = refs[:-5], refs[-5:]
+    addends, refs = refs[:-7], refs[-7:]
+    values_out, offsets_out, rest, values, offsets, bits, u = refs
     parts, tall = max(1, LANES // block), max(1, block // LANES)
     entries, left = addends, rest
     if flat is not None:  # rows of a matrix, which are put in order and in the end back
@@ -105,6 +103,9 @@ def _body(*refs: Any, wide: int, block: int, k: int, blocks: int) -> None:
     for part in range(parts):
         number = (pl.program_id(0) * LANES + iota((1, LANES), 1)) * parts + part
         _take(u, bits, values, offsets, part, block, k, number < blocks)
+
+    for held, out in ((values, values_out), (offsets, offsets_out)):
+        _write(held, out, parts * k)
 
     def turn_back(row: jax.Array, carry: int) -> int:
         here = pl.ds(pl.multiple_of(row * LANES, LANES), LANES)
@@ -167,7 +168,6 @@ def _take(
             slot = jnp.where(at < height, start + number, -1)
             out = pl.ds(part * k, k)
             ours = iota((k, LANES), 0) == slot
-            value = lax.bitcast_convert_type(value, jnp.float32)
             values[out, :] = jnp.where(ours, value, values[out, :])
             offsets[out, :] = jnp.where(ours, at + chunk * height, offsets[out, :])
             return at
@@ -177,6 +177,29 @@ def _take(
         return start + held.astype(jnp.int32)
 
     lax.fori_loop(0, chunks, take, jnp.zeros((1, LANES), jnp.int32))
+
+
+def _write(held: Any, out: Any, count: int) -> None:
+    """Writes `count` rows with a lane for each row of blocks, one row of blocks after the other."""
+    held[:LANES, :] = held[:LANES, :].T
+
+    def line(number: jax.Array, carry: int) -> int:
+        """Row `number` of what is written begins in row `first` of what is held."""
+        first = lax.div(number * LANES, count)
+        place = iota((SUBLANES, LANES), 1) + (number * LANES - first * count)
+        row = (place * -(-(1 << 16) // count)) >> 16  # the quotient, exact below 256
+        lane = place - row * count
+
+        def of_row(i: jax.Array, found: jax.Array) -> jax.Array:
+            all_of_row = jnp.broadcast_to(held[pl.ds(first + i, 1), :], found.shape)
+            return jnp.where(row == i, jnp.take_along_axis(all_of_row, lane, axis=1), found)
+
+        found = lax.fori_loop(0, LANES // count + 2, of_row, jnp.zeros_like(place))
+        found = lax.bitcast_convert_type(found[:1], out.dtype)
+        out[0, pl.ds(number, 1), :] = found
+        return carry
+
+    lax.fori_loop(0, count, line, 0)
 
 
 def _largest(bits: jax.Array | int, holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
