@@ -6,7 +6,7 @@ import pytest
 
 import gradzip as gz
 from experiments.accelerators import cost
-from experiments.accelerators.programs import Form, Job, measure
+from experiments.accelerators.programs import Form, Job, leaf_program, measure
 from gradzip._buffer import from_buffer, to_buffer
 from tests.mappers import AXIS
 from tests.test_bytes import compile_exchange
@@ -35,6 +35,18 @@ def test_passes_over_memory(form, name):
     assert found.temporaries <= temporaries
     assert found.random <= random
     assert found.largest <= 0.02 * ENTRIES
+
+
+@pytest.mark.parametrize('scheme', [gz.TopK(0.01), gz.BlockTopK(32, 4096)], ids=repr)
+def test_a_matrix_is_not_copied(scheme, tpu_mesh):
+    """Not to select from it, and not where means are added: each worker would cost four passes."""
+    x = jax.ShapeDtypeStruct((16_384, 1_024), jnp.float32)
+    one = jax.sharding.Mesh(tpu_mesh.devices.flat[:1], (AXIS,))
+    for form, passes in ((Form.MEMORY, 5.2), (Form.DECODE, 4)):
+        function, arguments, donated = leaf_program(scheme, form, x)
+        mapped = jax.shard_map(function, mesh=one, in_specs=jax.P(), out_specs=jax.P())
+        program = jax.jit(mapped, donate_argnums=donated).lower(*arguments).compile()
+        assert cost.read(program.as_text()).cost().bytes <= passes * 4 * x.size
 
 
 @pytest.mark.parametrize('dtype', ['uint16', 'uint8'])
