@@ -8,6 +8,7 @@ import gradzip as gz
 from experiments.accelerators import cost
 from experiments.accelerators.programs import Form, Job, leaf_program, measure
 from gradzip._buffer import from_buffer, to_buffer
+from gradzip._hlo import collectives
 from tests.mappers import AXIS
 from tests.test_bytes import compile_exchange
 
@@ -57,6 +58,19 @@ def test_narrow_payloads_in_a_buffer(dtype, tpu_mesh):
     there_and_back = jax.jit(lambda x: from_buffer(jax.lax.optimization_barrier(to_buffer(x)), x))
     program = there_and_back.lower(x).compile()
     assert cost.read(program.as_text()).cost().bytes <= 12 * x.size * x.dtype.itemsize
+
+
+@pytest.mark.parametrize(
+    'scheme', [gz.QSGD(7), gz.Cast('bfloat16'), gz.Cast('float8_e5m2')], ids=repr
+)
+def test_large_payloads_travel_alone(scheme, tpu_mesh):
+    """They take as many bytes as in the buffer, in which the small ones are."""
+    params = {'matrix': jnp.zeros((1024, 1024)), 'flat': jnp.zeros(1 << 20), 'small': jnp.zeros(9)}
+    program = compile_exchange(gz.error_feedback(scheme, AXIS, key=0), params, tpu_mesh)
+    assert gz.wire_bytes(program) == gz.payload_bytes(scheme, params, workers=8)
+    kinds = [kind for kind, _ in collectives(program.as_text())]
+    assert set(kinds) == {'all-gather'}
+    assert len(kinds) <= 3
 
 
 def test_a_leaf_of_float64_is_rounded(tpu_mesh):

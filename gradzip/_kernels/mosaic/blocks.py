@@ -57,7 +57,7 @@ def take_largest(x: Flat, block: int, k: int) -> Taken:
     step = LANES * max(1, block // LANES)  # rows of lanes
     wide = matrices.width(shape, step, step)
     addends = addends_of(x, wide)
-    one, steps = addends[0], -(-(size // LANES) // step)
+    one, steps = addends[0], -(-addends[0].size // (step * LANES))
     whole = matrices.rows_spec(step, wide)
     few = pl.BlockSpec((1, parts * k, LANES), lambda i: (i, 0, 0))
     found = [
@@ -123,8 +123,8 @@ def _rows(first: jax.Array, tall: int) -> Any:
 
 
 def _take(
-    u, bits, values, offsets, part: int, block: int, k: int, whole: jax.Array
-) -> None:  # fmt: skip
+    u: Any, bits: Any, values: Any, offsets: Any, part: int, block: int, k: int, whole: jax.Array
+) -> None:
     """Takes what is kept of one block of each lane, of those that are whole: bool[1, 128]."""
     height, first = min(block, LANES), part * block
     chunks = block // height
