@@ -44,8 +44,8 @@ def compiled(function, donated, mesh, *arguments):
 
 
 def shape_for(scheme):
-    """Most kernels read a matrix as it lies. The others would copy it to make it flat."""
-    flat = isinstance(scheme, gz.Rotated | gz.DCT | gz.Ternary)
+    """Most kernels read a matrix as it lies. The other schemes make it flat, or XLA copies it."""
+    flat = isinstance(scheme, gz.Rotated | gz.DCT | gz.EDEN | gz.Ternary | gz.Cast)
     return (LARGE,) if flat else MATRIX
 
 

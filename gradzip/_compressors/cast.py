@@ -12,7 +12,6 @@ from jax import lax
 from gradzip import _blocks as blocks
 from gradzip._base import Array, Compressor, Key, Like
 from gradzip._kernels.fused import fused
-from gradzip._kernels.layout import as_it_lies
 from gradzip._kernels.reductions import largest as largest_of
 
 NARROW = ('bfloat16', 'float16', 'float8_e4m3fn', 'float8_e5m2')
@@ -92,8 +91,7 @@ class Cast(Compressor):
 
     def _exponent(self, x: Array) -> Array:
         """That of the power of two by which entries are multiplied before they are rounded."""
-        flat = as_it_lies(blocks.wide(x).reshape(x.shape))  # the largest is the same in any order
-        largest = jnp.sum(largest_of(flat, max(x.size, 1)))
+        largest = jnp.sum(largest_of(blocks.wide(x), max(x.size, 1)))
         exponent = jnp.clip(_top(self._info) - jnp.frexp(largest)[1], -126, 126)
         return jnp.where(jnp.isfinite(largest), exponent, 0)
 
