@@ -243,11 +243,27 @@ def nan_if_misplaced(updates: PyTree, marked: PyTree, axis_name: AxisName | None
     Types do not show it, so the rows carry the number of their worker. XLA fuses the selection
     into whatever reads the updates.
     """
+    return nan_if(misplaced(marked, axis_name), updates)
+
+
+def misplaced(marked: PyTree, axis_name: AxisName | None) -> Array | None:
+    """Returns whether this worker received another one's row, bool[], or None without an axis."""
     if axis_name is None or marked.worker is None:
-        return updates
+        return None
     number = marked.worker[0]
-    misplaced = (number >= 0) & (number != worker_index(axis_name))
-    return jax.tree.map(lambda x: jnp.where(misplaced, jnp.full_like(x, jnp.nan), x), updates)
+    return (number >= 0) & (number != worker_index(axis_name))
+
+
+def nan_if(condition: Array | None, tree: PyTree) -> PyTree:
+    """Returns a tree whose floats are NaN if a condition, which may be None, holds."""
+    if condition is None:
+        return tree
+
+    def replaced(x: Array) -> Array:
+        floats = jnp.issubdtype(x.dtype, jnp.floating)
+        return jnp.where(condition, jnp.full_like(x, jnp.nan), x) if floats else x
+
+    return jax.tree.map(replaced, tree)
 
 
 def _axes_text(names: tuple[str, ...]) -> str:

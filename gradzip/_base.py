@@ -218,7 +218,9 @@ class Reducer(abc.ABC):
     def adds(self, like: Like) -> bool:
         """Returns whether `reduce` takes `memories`, which it adds to arrays like this.
 
-        Then it has one more argument, a list with an array or None for each of xs.
+        Then it has two more arguments: a list with an array or None for each of xs, and
+        `misplaced`, a bool[] or None. If that is true, it sends NaN, because the memories are those
+        of another worker.
         """
         del like
         return False

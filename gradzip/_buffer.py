@@ -15,18 +15,31 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Array, Compressor, Like, PyTree, like_of
+from gradzip._compat import one_chip_of_tpu
+from gradzip._kernels.fused import LANES, WHOLE, tiled
 from gradzip._kernels.join import join
 from gradzip._kernels.parts import parts
 from gradzip._kernels.platform import choose
 from gradzip._kernels.words import WORD_BITS
 
-LANES = 128
+ALONE_FROM = 1 << 17  # bytes; a TPU sends these in some microseconds, the latency of a collective
 
 
 def payload_bits(compressor: Compressor, like: Like) -> int:
     """Returns the bits of the arrays of one payload, without the padding of a buffer."""
     payload = jax.eval_shape(lambda x: compressor.encode(x, jax.random.key(0)), like)
     return 8 * sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(payload))
+
+
+def travels_alone(array: Array) -> bool:
+    """Whether an array has a collective of its own in the place where this is traced.
+
+    That is so on TPU for large arrays of whole tiles, which would be copied into the buffer and out
+    of what comes back. They take as many bytes as in the buffer, because nothing is padded.
+    """
+    whole = tiled(array.shape) or (array.ndim == 1 and array.size % WHOLE == 0)
+    large = array.size * array.dtype.itemsize >= ALONE_FROM
+    return large and whole and one_chip_of_tpu()
 
 
 def to_buffer(payloads: PyTree) -> Array:

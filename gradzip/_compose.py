@@ -137,10 +137,12 @@ class Composed(Compressor):
         return self.first.remainder(x, payload._replace(values=values), first_key)
 
     def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
-        x = x if memory is None else x + memory
         if not (self.first.selects and fused(x.size, x.dtype)):
-            return super().message(x, key)
-        return choose(x, key, default=_message, tpu=_message_in_turn, how=self)
+            return super().message(x, key, memory)
+        return choose(x, key, memory, default=_message, tpu=_message_in_turn, how=self)
+
+    def adds(self, like: Like) -> bool:
+        return self.first.selects and self.first.adds(like)
 
     def delta(self, like: Like) -> float | None:
         values_like = self._values_like(like)
@@ -162,17 +164,19 @@ class Composed(Compressor):
         return Composed(self.first.contractive(like), second)
 
 
-def _message(x: Array, key: Key, *, how: Composed) -> tuple[Payload, Array]:
-    return Compressor.message(how, x, key)
+def _message(x: Array, key: Key, memory: Array | None, *, how: Composed) -> tuple[Payload, Array]:
+    return Compressor.message(how, x, key, memory)
 
 
-def _message_in_turn(x: Array, key: Key, *, how: Composed) -> tuple[Payload, Array]:
+def _message_in_turn(
+    x: Array, key: Key, memory: Array | None, *, how: Composed
+) -> tuple[Payload, Array]:
     """The same from the messages of both: what the second loses stands where the first selects.
 
     The first writes what it loses in the place of x, which would else be read and copied again.
     """
     first_key, second_key = (jax.random.fold_in(key, i) for i in (0, 1))
-    payload, lost = how.first.message(x, first_key)
+    payload, lost = how.first.message(x, first_key, memory)
     values, missing = how.second.message(payload.values, second_key)
     lost = how.first.remainder(lost, payload._replace(values=-missing), first_key)
     return payload._replace(values=values), lost

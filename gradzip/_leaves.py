@@ -59,6 +59,13 @@ class Exchanged(NamedTuple):
     state: ExchangeState
 
 
+class Addends(NamedTuple):
+    """What a reducer adds by itself: an update and a memory for every leaf, or None."""
+
+    pairs: list[tuple[Array, Array] | None]
+    misplaced: Array | None  # bool[], whether the memories are those of another worker
+
+
 def init(scheme: Scheme, params: PyTree, key: KeyLike | None, *, memory: bool) -> ExchangeState:
     """Returns the first state. With `memory`, every reducer is used in its contractive form."""
     validation.check_real(params)
@@ -78,7 +85,7 @@ def exchange(
     axis_name: AxisName | None,
     *,
     memory: bool,
-    addends: list[tuple[Array, Array] | None] | None = None,
+    addends: Addends | None = None,
 ) -> Exchanged:
     """Reduces every leaf of a tree over the workers of an axis.
 
@@ -88,7 +95,7 @@ def exchange(
       state: made by `init`, or returned by the last exchange.
       axis_name: the axis of workers, or None.
       memory: whether reducers are used in their contractive form.
-      addends: for leaves whose reducer `adds`, an update and a memory whose sum the leaf is.
+      addends: the updates and memories of the leaves whose reducer `adds`.
     """
     xs, treedef = jax.tree.flatten(tree)
     states = treedef.flatten_up_to(state.reducers)
@@ -98,9 +105,10 @@ def exchange(
         validation.check_drawable(reducer, state.key)
         xs_, states_, keys_ = ([column[i] for i in members] for column in (xs, states, keys))
         more = {}
-        if addends is not None and (parts := [addends[i] for i in members]) and any(parts):
+        if addends is not None and any(parts := [addends.pairs[i] for i in members]):
             xs_ = [part[0] if part else x for part, x in zip(parts, xs_, strict=True)]
-            more = {'memories': [part[1] if part else None for part in parts]}
+            memories = [part[1] if part else None for part in parts]
+            more = {'memories': memories, 'misplaced': addends.misplaced}
         found = reducer.reduce(xs_, states_, keys_, axis_name, **more)
         for i, reduced in zip(members, found, strict=True):
             out[i] = reduced
@@ -140,8 +148,11 @@ def add_memory(
 
 def addends(
     scheme: Scheme, updates: PyTree, memory: PyTree, scale: Any, axis_name: AxisName | None
-) -> list[tuple[Array, Array] | None]:
-    """Returns the two arrays whose sum `add_memory` returns, for leaves whose reducer adds them."""
+) -> Addends:
+    """Returns the two arrays whose sum `add_memory` returns, for leaves whose reducer adds them.
+
+    The updates are those that arrived, whether or not the memory is this worker's.
+    """
 
     def pair(update: Array, remembered: Array | narrow.Int8Blocks) -> tuple[Array, Array] | None:
         if isinstance(remembered, narrow.Int8Blocks):
@@ -154,7 +165,8 @@ def addends(
 
     gradients, treedef = jax.tree.flatten(updates)
     memories = treedef.flatten_up_to(memory if axis_name is None else memory.rows)
-    return [pair(*both) for both in zip(gradients, memories, strict=True)]
+    pairs = [pair(*both) for both in zip(gradients, memories, strict=True)]
+    return Addends(pairs, axes.misplaced(memory, axis_name))
 
 
 def _groups(scheme: Scheme, xs: list[Array], memory: bool) -> list[tuple[Reducer, list[int]]]:

@@ -12,7 +12,8 @@ from jax.experimental import pallas as pl
 import gradzip as gz
 from gradzip import _compose
 from gradzip._compressors import cast, counted, induced, quantizer, rotated, weighted
-from gradzip._kernels.mosaic import decoders, sweep
+from gradzip._kernels import layout, rows
+from gradzip._kernels.mosaic import decoders, matrices, sweep
 from tests.test_kernels import inputs
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -20,6 +21,10 @@ pytestmark = pytest.mark.usefixtures('fast_compilation')
 KEY = jax.random.key(3)
 WORKERS = 3
 TILES = 2  # in a step of a kernel, instead of eight
+MATRICES = {  # steps of 192 or 256 rows, and a part of a third
+    **dict.fromkeys(('one bit', 'cast', 'qsgd', 'eden'), (392, 384)),
+    'blocks': (520, 256),
+}
 STEPS = 2 * TILES * 256 * 128 + 37  # entries for two steps, a part of a third, and a tail
 QUANTIZERS = {
     'sign': gz.ScaledSign(),
@@ -40,7 +45,7 @@ ROTATED = {
     'rotated': gz.Rotated(gz.QSGD(7)),
 }
 IN_TURN = {
-    'composed': gz.TopK(0.1) >> gz.QSGD(3, block=32),
+    'composed': gz.BlockTopK(9, 128) >> gz.QSGD(3, block=32),
     'induced': gz.Induced(gz.TopK(0.1), gz.QSGD(7, block=32)),
     'energy': gz.Energy(0.3, capacity=0.2),
     'weighted': gz.WeightedBernoulli(0.1),
@@ -54,8 +59,10 @@ def kernels(monkeypatch):
     def on_tpu(*args, default, tpu=None, **_):
         return (tpu or default)(*args)
 
-    for module in (_compose, cast, counted, induced, quantizer, rotated, weighted):
+    for module in (_compose, cast, counted, induced, quantizer, rotated, weighted, rows):
         monkeypatch.setattr(module, 'fused', lambda size, dtype: size > 0)
+    for module in (layout, matrices):
+        monkeypatch.setattr(module, 'tiled', lambda shape: len(shape) > 1)
     monkeypatch.setattr(lax, 'platform_dependent', on_tpu)
     monkeypatch.setattr(sweep, 'TILES', TILES)
     monkeypatch.setattr(decoders, 'MOST_ROWS', TILES * sweep.ROWS)
@@ -140,16 +147,29 @@ def test_messages_of_several_kernels_equal_the_plain_ones(name, request):
     )
 
 
-@pytest.mark.parametrize('name', ['one bit', 'cast', 'natural', 'qsgd', 'eden'])
-def test_a_memory_is_added(name, kernels):
-    """The kernel adds what would else be added before it."""
-    scheme = {**QUANTIZERS, **ROTATED, 'cast': gz.Cast('float8_e4m3fn')}[name]
-    own = scheme.contractive(jax.ShapeDtypeStruct((STEPS,), jnp.float32))
-    x = inputs(STEPS, 'float32')['normal']
+@pytest.mark.parametrize('name', MATRICES)
+def test_a_matrix_and_a_memory_are_read_as_they_lie(name, kernels):
+    """The kernels put rows in order and add what would else be copied and added before them."""
+    more = {'cast': gz.Cast('float8_e4m3fn'), 'blocks': gz.BlockTopK(9, 512)}
+    matrix = jax.ShapeDtypeStruct(MATRICES[name], jnp.float32)
+    own = {**QUANTIZERS, **ROTATED, **more}[name].contractive(matrix)
+    x = inputs(matrix.size, 'float32')['normal']
     memory = jnp.roll(x, 1) / 2
-    got = jax.jit(own.message)(x, KEY, memory)
-    expected = jax.jit(lambda x: own.message(x, KEY))(x + memory)
-    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+    def of_matrix(x, memory):
+        payload, lost = own.message(x, KEY, memory)
+        return payload, lost, own.decode(payload, matrix, KEY)
+
+    def of_flat(x):
+        payload, lost = own.message(x, KEY)
+        return payload, lost, own.decode(payload, x, KEY)
+
+    got = jax.jit(of_matrix)(x.reshape(matrix.shape), memory.reshape(matrix.shape))
+
+    def near(a, b):  # sums over an array are added up in another order
+        np.testing.assert_allclose(a.ravel(), b.ravel(), rtol=1e-6, atol=1e-6)
+
+    jax.tree.map(near, got, jax.jit(of_flat)(x + memory))
 
 
 @pytest.mark.parametrize('name', ['one bit', 'natural', 'qsgd', 'eden', 'weighted'])

@@ -1,11 +1,14 @@
 """The selection in blocks is what a stable sort of each block selects, whatever the input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gradzip._kernels import rows
+from gradzip._kernels.fused import Flat
 from tests.test_selection import INPUTS, map_with, reference
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
@@ -34,6 +37,26 @@ def test_equals_a_stable_sort_of_every_block(block, k):
         if name != 'misleading':  # that one misleads a sample; there is none here
             x = make(np.random.default_rng(0), n)
             np.testing.assert_array_equal(top_k(x, block, k), expected(x, block, k), name)
+
+
+@pytest.mark.parametrize(('block', 'k', 'n'), [(64, 5, 17_001), (256, 40, 1300)])
+def test_the_kernel_takes_the_same_entries(block, k, n, monkeypatch):
+    """A row of 128 lanes has several blocks, or a block several rows; the last one is short."""
+    pl = pytest.importorskip('jax.experimental.pallas', reason='gradzip works without Pallas')
+    monkeypatch.setattr(pl, 'pallas_call', functools.partial(pl.pallas_call, interpret=True))
+    kernel = jax.jit(lambda x, y: rows.take_on_tpu(Flat(x, y), block, k))
+    for name, make in {**INPUTS, 'ragged': ragged}.items():
+        x = make(np.random.default_rng(0), n)
+        y = np.roll(x, 1) if block == 256 else None  # a memory, which the kernel adds
+        values, offsets, rest = kernel(x, y)
+        x = np.asarray(Flat(jnp.asarray(x), y).total)
+        where = expected(x, block, k)
+        np.testing.assert_array_equal(offsets, where.ravel(), name)
+        kept = (np.arange(where.shape[0])[:, None] * block + where).ravel()
+        assert np.asarray(values).tobytes() == x[kept].tobytes(), name
+        left = x.copy()
+        left[kept] = 0
+        assert np.asarray(rest).tobytes() == left.tobytes(), name
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'float64'])

@@ -18,6 +18,7 @@ from experiments.accelerators.chips import AXIS, CHIPS, WORKERS
 from experiments.accelerators.schemes import COMPRESSORS, EXACT, exchange, transformer
 
 P = jax.P
+LANES = 128
 
 
 class Form(enum.StrEnum):
@@ -124,15 +125,25 @@ def leaf_program(
 
     keys = jax.random.split(key, WORKERS)
 
-    def decode(p: jax.Array, payloads: Any) -> jax.Array:
-        return p - own.decode_mean(payloads, x, keys)
+    many = jax.ShapeDtypeStruct((WORKERS, *x.shape), x.dtype)
+    payloads = jax.eval_shape(jax.vmap(own.encode), many, keys)
+
+    def decode(p: jax.Array, arrays: Any) -> jax.Array:
+        stacked = jax.tree.map(lambda a, like: a.reshape(like.shape), arrays, payloads)
+        return p - own.decode_mean(stacked, x, keys)
 
     if form == Form.ENCODE:
         return lambda g: compressor.encode(g, key), (x,), ()
     if form == Form.MEMORY:
         return memory, (x, x), (0,)
-    many = jax.ShapeDtypeStruct((WORKERS, *x.shape), x.dtype)
-    return decode, (x, jax.eval_shape(jax.vmap(own.encode), many, keys)), (0,)
+    return decode, (x, jax.tree.map(_as_gathered, payloads)), (0,)
+
+
+def _as_gathered(like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """What a collective returns of a flat array of each worker: whole rows of lanes."""
+    if like.ndim != 2 or like.shape[1] % LANES:
+        return like
+    return jax.ShapeDtypeStruct((like.shape[0], like.shape[1] // LANES, LANES), like.dtype)
 
 
 def _step(job: Job) -> Lowered:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip import _checks as checks
-from gradzip._base import Array, Key, Like
+from gradzip._base import Array, Key, Like, like_of
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Indexed
 from gradzip._kernels import rows
-from gradzip._kernels.selection import top_k
+from gradzip._kernels.fused import Flat, added, one_at_a_time
+from gradzip._kernels.platform import choose
+from gradzip._kernels.selection import read, remove, top_k
 from gradzip._kernels.words import pack, unpack
 
 
@@ -78,14 +80,33 @@ class BlockTopK(Indexed):
 
     def encode(self, x: Array, key: Key) -> BlockSparse:
         del key
+        return self._made(x, None, lost=False)[0]
+
+    def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[BlockSparse, Array]:
+        del key
+        return self._made(x, memory, lost=True)
+
+    def adds(self, like: Like) -> bool:
+        return self._has_kernel(like) and added(like.size, like.dtype)
+
+    def _has_kernel(self, like: Like) -> bool:
+        return rows.has_kernel(like.size, like.dtype, self.block, self.k)
+
+    def _made(self, x: Array, memory: Array | None, *, lost: bool) -> tuple[BlockSparse, Any]:
         sparse.check_size(self, x)
-        flat, whole = x.ravel(), x.size // self.block * self.block
-        offsets = rows.top_k(flat, self.block, self.k).ravel()
-        if tail := x.size - whole:
-            _, last = top_k(flat[whole:], min(self.k, tail))
-            offsets = jnp.concatenate([offsets, last])
+        how = {'how': self, 'lost': lost}
+        if not self._has_kernel(like_of(x)):
+            return _made(x, memory, **how)
+        return choose(x, memory, default=_made, tpu=_made_on_tpu, **how)
+
+    def _payload(self, values: Array, offsets: Array) -> BlockSparse:
         words = pack(offsets, self.bits) if self.bits else jnp.zeros(0, jnp.uint32)
-        return BlockSparse(flat[self._starts(x.size) + offsets], words)
+        return BlockSparse(values, words)
+
+    def _last(self, flat: Array) -> Array:
+        """The places that are kept in what is left after the whole blocks: i32[kept]."""
+        tail = flat[flat.size // self.block * self.block :]
+        return top_k(tail, min(self.k, tail.size))[1] if tail.size else jnp.zeros(0, jnp.int32)
 
     def indices_of(self, payload: BlockSparse, like: Like) -> Array:
         starts = self._starts(like.size)
@@ -98,3 +119,29 @@ class BlockTopK(Indexed):
         if 0 < like.size < self.block:
             return min(self.k, like.size) / like.size
         return self.k / self.block if like.size else 1.0
+
+
+def _made(x: Array, memory: Array | None, *, how: BlockTopK, lost: bool) -> tuple[BlockSparse, Any]:
+    x = x if memory is None else x + memory
+    flat = x.ravel()
+    offsets = jnp.concatenate([rows.top_k(flat, how.block, how.k).ravel(), how._last(flat)])
+    values, indices = read(flat, how._starts(x.size) + offsets)
+    return how._payload(values, offsets), remove(flat, indices).reshape(x.shape) if lost else ()
+
+
+def _made_on_tpu(
+    x: Array, memory: Array | None, *, how: BlockTopK, lost: bool
+) -> tuple[BlockSparse, Any]:
+    def take(*parts: Array) -> tuple[Array, Array, Array]:
+        return rows.take_on_tpu(Flat(*parts), how.block, how.k)
+
+    parts = (x,) if memory is None else (memory, x)
+    if x.size % how.block == 0:
+        values, offsets, rest = one_at_a_time(take, *parts)
+        return how._payload(values, offsets), rest if lost else ()
+    values, offsets, rest = one_at_a_time(take, *(part.ravel() for part in parts))
+    # One after the other, so that XLA can write what is left in the place of the memory.
+    last = how._last(rest)
+    ends, after = read(rest, x.size // how.block * how.block + last)
+    payload = how._payload(jnp.concatenate([values, ends]), jnp.concatenate([offsets, last]))
+    return payload, remove(rest, after).reshape(x.shape) if lost else ()

@@ -20,7 +20,7 @@ NARROW = ('bfloat16', 'float16', 'float8_e4m3fn', 'float8_e5m2')
 class Narrow(NamedTuple):
     """Narrow floats as integers of the same bits, which no compiler widens, and one scale."""
 
-    words: Array  # u16[n] or u8[n]
+    words: Array  # u16 or u8, of the shape of the leaf
     scale: Array  # f[], a power of two
 
 
@@ -96,9 +96,9 @@ class Cast(Compressor):
         return jnp.where(jnp.isfinite(largest), exponent, 0)
 
     def _rounded(self, x: Array, exponent: Array) -> Narrow:
-        flat, info = blocks.wide(x), self._info
-        entries = flat * jnp.ldexp(jnp.ones([], flat.dtype), exponent)
-        scale = jnp.ldexp(jnp.ones([], flat.dtype), -exponent)
+        wide, info = blocks.wide(x).reshape(x.shape), self._info
+        entries = wide * jnp.ldexp(jnp.ones([], wide.dtype), exponent)
+        scale = jnp.ldexp(jnp.ones([], wide.dtype), -exponent)
         words = lax.bitcast_convert_type(entries.astype(self.dtype), f'uint{info.bits}')
         return Narrow(words | _hidden_zero(scale).astype(words.dtype), scale)
 

@@ -16,6 +16,7 @@ from gradzip._compressors.sparse import Indexed
 from gradzip._kernels import columns
 from gradzip._kernels.bits import take
 from gradzip._kernels.columns import LANES
+from gradzip._kernels.fused import Flat, added
 from gradzip._kernels.in_turn import add_in_turn
 from gradzip._kernels.magnitude import magnitude
 from gradzip._kernels.platform import choose
@@ -97,15 +98,21 @@ class ColumnMax(Indexed):
         self, x: Array, key: Key, memory: Array | None = None
     ) -> tuple[ColumnSparse, Array]:
         del key
-        x = x if memory is None else x + memory
         sparse.check_size(self, x)
-        flat, tiled = x.ravel(), self._tiled(x.size)
-        # One after the other, so that XLA can write what is left in the place of x.
-        places, values, rest = columns.take_largest(flat, self.rows)
+        tiled = self._tiled(x.size)
+        parts = (x,) if memory is None else (memory, x)
+        # One after the other, so that XLA can write what is left in the place of the first.
+        places, values, rest = columns.take_largest(
+            Flat(*(part.ravel() for part in parts)), self.rows
+        )
         last = self._last(rest[tiled:])
         ends, after = read(rest, tiled + _starts(last.size, self.rows) + last)
         payload = self._payload(places, last, jnp.concatenate([values.ravel(), ends]))
         return payload, remove(rest, after).reshape(x.shape)
+
+    def adds(self, like: Like) -> bool:
+        kernel = columns.has_kernel(like.size, like.dtype, self.rows)
+        return kernel and added(like.size, like.dtype)
 
     def _last(self, flat: Array) -> Array:
         """Where the largest entry of each block of consecutive entries is: i32[blocks]."""

@@ -14,7 +14,7 @@ from gradzip._base import Array, Key, Like
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Indexed
 from gradzip._kernels.bits import select
-from gradzip._kernels.fused import fused
+from gradzip._kernels.fused import Flat, fused
 from gradzip._kernels.platform import choose
 from gradzip._kernels.selection import take_top_k, top_k
 from gradzip._kernels.words import pack
@@ -74,7 +74,7 @@ def _message_in_place(x: Array, key: Key, *, how: Largest) -> tuple[Counted, Arr
     """The same with all candidates taken out of x, and those that are not kept written back."""
     del key
     sparse.check_size(how, x)
-    values, indices, rest = take_top_k(x.ravel(), how._places(x.size))
+    values, indices, rest = take_top_k(Flat(x.ravel()), how._places(x.size))
     chosen = how._chosen(values, values, rest)
     lost = rest.at[indices].set(
         jnp.where(chosen, values - values, values),  # NaN and infinity leave NaN, as elsewhere

@@ -111,23 +111,26 @@ class EDEN(Quantizer):
 
         del fit  # the scale says which it is
         how = {'values': centroids(self.bits), 'bits': self.bits, 'rest': lost}
-        padding = 0, -flat.size % LONGEST_BLOCK
-        padded = Flat(*(jnp.pad(part, padding) for part in flat if part is not None))
+        if padding := -flat.size % LONGEST_BLOCK:
+            padded = Flat(*(jnp.pad(p.ravel(), (0, padding)) for p in flat if p is not None))
+        else:
+            padded = flat
         seeds, nearest = jnp.stack(noise.seeds(key)), self.scale == 'nearest'
         out = rotations.eden(padded, seeds, SIGNS_START, nearest=nearest, **how)
-        rest = out.rest[: flat.size] if out.rest is not None else ()
+        rest = () if out.rest is None else out.rest.ravel()[: flat.size] if padding else out.rest
         return Quantized(out.words[0], out.blocks[0]), rest
 
-    def _mean(self, payloads: Quantized, size: int, keys: Key) -> Array:
+    def _mean(self, payloads: Quantized, shape: tuple[int, ...], keys: Key) -> Array:
         from gradzip._kernels.mosaic import rotations  # only programs for TPU need Pallas
 
         seeds = jax.vmap(lambda key: jnp.stack(noise.seeds(key)))(keys)
+        size = math.prod(shape)
         padded = -(-size // LONGEST_BLOCK) * LONGEST_BLOCK
         how = {'values': centroids(self.bits), 'bits': self.bits}
         mean = rotations.eden_mean(
             payloads.codes, payloads.scale, seeds, SIGNS_START, padded, **how
         )
-        return mean[:size]
+        return mean[:size].reshape(shape)
 
     def delta(self, like: Like) -> float | None:
         """The constant of 'nearest', or None.

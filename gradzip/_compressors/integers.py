@@ -114,7 +114,7 @@ class Integral(Quantizer):
             more = {'block': block, 'norm': grid.norm, 'fit': fit, 'rest': lost}
             out = encoders.quantized(flat, seeds, **options, **more)
             return Quantized(out.words[0], out.blocks[0]), out.rest if lost else ()
-        total = flat.total  # which is read several times
+        total = flat.total.ravel()  # which is read several times
         scale = self._scale(total)
         last = self._fitted(total, scale, key) if fit else scale
         scales = jnp.concatenate([scale, last])
@@ -128,16 +128,17 @@ class Integral(Quantizer):
         energy = jnp.sum(integer * integer)
         return scale * (jnp.sum(ratio * integer) / jnp.where(energy == 0, 1, energy))
 
-    def _mean(self, payloads: Quantized, size: int, keys: Key) -> Array:
+    def _mean(self, payloads: Quantized, shape: tuple[int, ...], keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
 
         del keys
+        size = math.prod(shape)
         block = self._block(size)
         one = block == size
         return decoders.mean(
             [payloads.codes],
             [payloads.scale[:, 0] if one else payloads.scale],
-            size,
+            shape,
             bits=(self.code_bits,),
             block=None if one else block,
             value=decoders.integers(self._grid.levels),

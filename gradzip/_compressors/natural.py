@@ -92,14 +92,14 @@ class Natural(Quantizer):
         low, high = out.words
         return Powers(low, high, jnp.full([], factor, jnp.float32)), out.rest if lost else ()
 
-    def _mean(self, payloads: Powers, size: int, keys: Key) -> Array:
+    def _mean(self, payloads: Powers, shape: tuple[int, ...], keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
 
         del keys
         return decoders.mean(
             [payloads.low, payloads.high],
             [payloads.scale],
-            size,
+            shape,
             bits=(LOW_BITS, 1),
             block=None,
             value=decoders.powers,

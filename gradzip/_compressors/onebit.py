@@ -91,13 +91,13 @@ class OneBit(Quantizer):
         rest = total - jnp.where(total < 0, means[1, 0], means[0, 0]) if lost else ()
         return TwoMeans(bits, means), rest
 
-    def _mean(self, payloads: TwoMeans, size: int, keys: Key) -> Array:
+    def _mean(self, payloads: TwoMeans, shape: tuple[int, ...], keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
 
         del keys
         means = [payloads.means[:, 0, 0], payloads.means[:, 1, 0]]
         words, value = [payloads.bits], decoders.one_of_two
-        return decoders.mean(words, means, size, bits=(1,), block=None, value=value)
+        return decoders.mean(words, means, shape, bits=(1,), block=None, value=value)
 
     def delta(self, like: Like) -> float:
         return 1 / blocks.block_of(like.size, self.block)

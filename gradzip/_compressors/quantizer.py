@@ -38,14 +38,14 @@ class Quantizer(Compressor):
 
     @abc.abstractmethod
     def _sweep(self, flat: Flat, key: Key, *, fit: bool, lost: bool) -> tuple[Payload, Any]:
-        """Returns the payload of a flat array or sum, and what is lost if that is wanted.
+        """Returns the payload of an array or sum, and what is lost if that is wanted.
 
         With `fit`, the payload is that of `least_squares_rescaled`.
         """
 
     @abc.abstractmethod
-    def _mean(self, payloads: Payload, size: int, keys: Key) -> Array:
-        """Returns the mean of decoded payloads that are stacked, f32[size]."""
+    def _mean(self, payloads: Payload, shape: tuple[int, ...], keys: Key) -> Array:
+        """Returns the mean of decoded payloads that are stacked, f32[*shape]."""
 
     def _swept(self, like: Like) -> bool:
         """Returns whether there are kernels for a leaf like this, whose entries are widened."""
@@ -112,7 +112,8 @@ def _on_tpu(
     def sweep(key: Key, *parts: Array) -> tuple[Payload, Any]:
         return how._sweep(Flat(*parts), key, fit=fit, lost=lost and same)
 
-    parts = (wide(x),) if memory is None else (memory.ravel(), wide(x))
+    entries = wide(x).reshape(x.shape)  # a matrix stays one, or else XLA copies it
+    parts = (entries,) if memory is None else (memory, entries)
     payload, rest = one_at_a_time(sweep, key, *parts)
     if lost and same:
         rest = rest.reshape(x.shape)
@@ -136,6 +137,6 @@ def _averaged(payloads: Payload, keys: Key, *, how: Quantizer, like: Like) -> Ar
 
 def _averaged_on_tpu(payloads: Payload, keys: Key, *, how: Quantizer, like: Like) -> Array:
     def mean(payloads: Payload, keys: Key) -> Array:
-        return how._mean(payloads, like.size, keys)
+        return how._mean(payloads, like.shape, keys)
 
     return one_at_a_time(mean, payloads, keys).astype(like.dtype).reshape(like.shape)

@@ -62,12 +62,12 @@ class ScaledSign(Quantizer):
         rest = total - jnp.where(jnp.signbit(total), -mean, mean) if lost else ()
         return Signs(bits, scale=mean), rest
 
-    def _mean(self, payloads: Signs, size: int, keys: Key) -> Array:
+    def _mean(self, payloads: Signs, shape: tuple[int, ...], keys: Key) -> Array:
         from gradzip._kernels.mosaic import decoders  # only programs for TPU need Pallas
 
         del keys
         words, scales = [payloads.bits], [payloads.scale]
-        return decoders.mean(words, scales, size, bits=(1,), block=None, value=decoders.signed)
+        return decoders.mean(words, scales, shape, bits=(1,), block=None, value=decoders.signed)
 
     def delta(self, like: Like) -> float:
         return 1 / max(like.size, 1)

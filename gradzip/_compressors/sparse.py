@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gradzip import _checks as checks, _positions as positions
 from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
 from gradzip._kernels.in_turn import add_entries
+from gradzip._kernels.layout import as_it_lies, in_shape, places
 from gradzip._positions import Positions
 
 Form = Literal['packed', 'plain']
@@ -46,9 +47,11 @@ class Indexed(Compressor):
         """
 
         def entries(payload: Payload) -> tuple[Array, Array]:
-            return payload.values / keys.shape[0], self.indices_of(payload, like)
+            return payload.values / keys.shape[0], places(self.indices_of(payload, like), like)
 
-        return add_entries(add, entries, (payloads,), like, payloads.values[0].size)
+        # What is added to is flat in every turn, and takes the shape of the leaf at the end.
+        total, kept = Like((like.size,), like.dtype), payloads.values[0].size
+        return in_shape(add_entries(_add, entries, (payloads,), total, kept), like)
 
     def remainder(self, x: Array, payload: Payload, key: Key) -> Array:
         del key
@@ -85,9 +88,8 @@ def place(values: Array, indices: Array, like: Like) -> Array:
     The values are written rather than added, because an addition flushes subnormal numbers to zero
     on CPU and TPU: they would be missing from what was sent and from the remainder.
     """
-    flat = jnp.zeros(like.size, like.dtype)
-    flat = flat.at[indices].set(values, mode='drop', wrap_negative_indices=False)
-    return flat.reshape(like.shape)
+    flat = jnp.zeros(like.size, like.dtype).at[places(indices, like)]
+    return in_shape(flat.set(values, mode='drop', wrap_negative_indices=False), like)
 
 
 def add(x: Array, values: Array, indices: Array) -> Array:
@@ -95,5 +97,9 @@ def add(x: Array, values: Array, indices: Array) -> Array:
 
     XLA works in place if x is donated or is not used afterwards.
     """
-    flat = x.ravel().at[indices].add(values, mode='drop', wrap_negative_indices=False)
-    return flat.reshape(x.shape)
+    like = like_of(x)
+    return in_shape(_add(as_it_lies(x), values, places(indices, like)), like)
+
+
+def _add(flat: Array, values: Array, indices: Array) -> Array:
+    return flat.at[indices].add(values, mode='drop', wrap_negative_indices=False)

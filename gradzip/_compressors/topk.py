@@ -9,6 +9,7 @@ from gradzip import _checks as checks
 from gradzip._base import Array, Key, Like
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Form, Indexed, Sparse
+from gradzip._kernels.fused import Flat, added
 from gradzip._kernels.selection import take_top_k, top_k
 
 
@@ -61,11 +62,13 @@ class TopK(Indexed):
 
     def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Sparse, Array]:
         del key
-        x = x if memory is None else x + memory
         sparse.check_size(self, x)
-        values, indices, rest = take_top_k(x.ravel(), kept(self.fraction, x.size))
-        payload = Sparse(values, sparse.write(indices, x.size, self.indices))
-        return payload, rest.reshape(x.shape)
+        parts = Flat(x) if memory is None else Flat(memory, x)
+        values, indices, rest = take_top_k(parts, kept(self.fraction, x.size))
+        return Sparse(values, sparse.write(indices, x.size, self.indices)), rest
+
+    def adds(self, like: Like) -> bool:
+        return 0 < kept(self.fraction, like.size) < like.size and added(like.size, like.dtype)
 
     def indices_of(self, payload: Sparse, like: Like) -> Array:
         return sparse.read(payload.indices, kept(self.fraction, like.size), like.size)

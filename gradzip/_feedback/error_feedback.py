@@ -134,9 +134,10 @@ def error_feedback(
     ) -> tuple[PyTree, ErrorFeedbackState]:
         del params
         validation.check_state(state, ErrorFeedbackState, made_for)
+        gradients = updates
         updates, error = validation.received(updates, state.error, axis_name)
         target = leaves.add_memory(scheme, updates, state.error, decay, axis_name)
-        parts = leaves.addends(scheme, updates, state.error, decay, axis_name)
+        parts = leaves.addends(scheme, gradients, state.error, decay, axis_name)
         mean, sent, lost, exchange = leaves.exchange(
             scheme, target, state.exchange, axis_name, memory=True, addends=parts
         )

@@ -6,6 +6,7 @@ time to compile.
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Callable, Hashable
 
@@ -23,6 +24,13 @@ from gradzip._kernels.parts import entries
 # step.
 FEWEST_ALIKE = 3
 AT_ONCE_UP_TO = 1 << 14  # entries; here the copies cost less than the calls that they replace
+
+
+def one_by_one(likes: list[Like], at_once: float, in_loop: float) -> list[bool]:
+    """Which arrays `each`, with the same limits, does not stack with others."""
+    count = collections.Counter((like.shape, like.dtype) for like in likes)
+    largest = max(at_once, in_loop)
+    return [count[x.shape, x.dtype] < FEWEST_ALIKE or x.size > largest for x in likes]
 
 
 def each(

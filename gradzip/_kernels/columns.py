@@ -6,11 +6,13 @@ accelerator finds the entries in one reading, and needs no sort, gather or scatt
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Array
-from gradzip._kernels.fused import fused, one_at_a_time
+from gradzip._kernels.fused import Flat, fused, one_at_a_time
 from gradzip._kernels.magnitude import magnitude
 from gradzip._kernels.platform import choose
 from gradzip._kernels.selection import read, remove
@@ -73,29 +75,29 @@ def _larger(a: Array, b: Array) -> Array:
     return jnp.where(a > b, a, b)  # XLA vectorises this on CPU, but not `maximum` of integers
 
 
-def take_largest(x: Array, rows: int) -> tuple[Array, Array, Array]:
+def take_largest(x: Flat, rows: int) -> tuple[Array, Array, Array]:
     """What `largest_places` returns, these entries f[tiles, 128], and x with zeros there: f[n]."""
-    if not (fused(x.size, x.dtype) and rows % SUBLANES == 0 and x.size >= rows * LANES):
-        places, values, rest = _take_plain(x, rows)
-    else:
-        places, values, rest = choose(
-            x,
-            default=lambda x: _take_plain(x, rows),
-            tpu=lambda x: one_at_a_time(lambda x: _kernel(x, rows), x),
-        )
-    return places, values, rest
+    if not has_kernel(x.size, x.first.dtype, rows):
+        return _take_plain(x, rows)
+    return choose(x, default=_take_plain, tpu=_take_on_tpu, rows=rows)
 
 
-def _kernel(x: Array, rows: int) -> tuple[Array, Array, Array]:
+def has_kernel(size: int, dtype: Any, rows: int) -> bool:
+    """Whether `take_largest` is a kernel in the place where this is traced."""
+    return fused(size, dtype) and rows % SUBLANES == 0 and size >= rows * LANES
+
+
+def _take_on_tpu(x: Flat, rows: int) -> tuple[Array, Array, Array]:
     from gradzip._kernels import mosaic  # there is a TPU, or Pallas to compile for one
 
-    return mosaic.columns.take_largest(x, rows)
+    return one_at_a_time(lambda x: mosaic.columns.take_largest(x, rows), x)
 
 
-def _take_plain(x: Array, rows: int) -> tuple[Array, Array, Array]:
-    places = largest_places(x, rows)
-    values, indices = read(x, indices_of(places, rows).ravel())
-    return places, values.reshape(places.shape), remove(x, indices)
+def _take_plain(x: Flat, rows: int) -> tuple[Array, Array, Array]:
+    total = x.total
+    places = largest_places(total, rows)
+    values, indices = read(total, indices_of(places, rows).ravel())
+    return places, values.reshape(places.shape), remove(total, indices)
 
 
 def indices_of(places: Array, rows: int) -> Array:

@@ -19,14 +19,16 @@ from gradzip._base import Array
 from gradzip._compat import one_chip_of_tpu
 
 BLOCKS = tuple(1 << i for i in range(5, 16))  # lengths of blocks that the kernels handle
+LANES, SUBLANES = 128, 8  # of a tile of a TPU
+WHOLE = 1 << 10  # an array of a multiple of these entries is rows of 128 lanes as it lies
 FUSED_FROM = (1 << 14) + 1  # entries; smaller arrays of a shape are computed at once
 
 
 class Flat(NamedTuple):
-    """A flat array, or the sum of two that a kernel adds."""
+    """An array, or the sum of two that a kernel adds. Entries are numbered row by row."""
 
-    first: Array  # f32[n]
-    second: Array | None = None  # f32[n]
+    first: Array  # f32, of the shape of the leaf or flat
+    second: Array | None = None  # f32, of the same shape
 
     @property
     def size(self) -> int:
@@ -46,6 +48,20 @@ def fused(size: int, dtype: Any) -> bool:
     """
     same = jnp.dtype(dtype) == jnp.float32
     return size >= FUSED_FROM and same and one_chip_of_tpu() and _pallas()
+
+
+def added(size: int, dtype: Any) -> bool:
+    """Whether a kernel adds two arrays like this. Others are padded by a copy, which adds them."""
+    return size % WHOLE == 0 and fused(size, dtype)
+
+
+def tiled(shape: tuple[int, ...]) -> bool:
+    """Whether the program is for a TPU that keeps an array of this shape in whole tiles.
+
+    It keeps matrices in tiles of 8 rows and 128 lanes, so that they are copied to become flat.
+    """
+    whole = len(shape) > 1 and shape[-1] % LANES == 0 and shape[-2] % SUBLANES == 0
+    return whole and one_chip_of_tpu()
 
 
 def one_at_a_time(function: Callable[..., Any], *args: Any) -> Any:

@@ -24,7 +24,7 @@ from jax import lax
 from gradzip._base import Array
 from gradzip._kernels.bits import MASK_MULTIPLE, count_ones, first_bits, position, select, take
 from gradzip._kernels.bracket import bracket, plan
-from gradzip._kernels.fused import fused, one_at_a_time
+from gradzip._kernels.fused import Flat, fused, one_at_a_time
 from gradzip._kernels.magnitude import magnitude, sortable
 from gradzip._kernels.platform import choose
 from gradzip._kernels.radix import kth_magnitude, kth_of
@@ -42,24 +42,31 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
 
     Ties go to the lower index; all NaN are equal, and larger than infinity.
     """
-    values, indices = _chosen(x, k, _top_k, lambda x: _kernel(x, k)[:2])
+    values, indices = _chosen(Flat(x), k, _top_k, lambda x: _kernel(x, k)[:2])
     return values, indices
 
 
-def take_top_k(x: Array, k: int) -> tuple[Array, Array, Array]:
-    """What `top_k` returns, and the array f[n] with zeros there, in the place of x if it dies."""
-    values, indices, rest = _chosen(x, k, _take_top_k, lambda x: _kernel(x, k))
+def take_top_k(x: Flat, k: int) -> tuple[Array, Array, Array]:
+    """What `top_k` returns, and the array with zeros there, in the place of x if it dies."""
+
+    def plain(flat: Array, k: int) -> tuple[Array, Array, Array]:
+        values, indices, rest = _take_top_k(flat, k)
+        return values, indices, rest.reshape(x.first.shape)
+
+    values, indices, rest = _chosen(x, k, plain, lambda x: _kernel(x, k))
     return values, indices, rest
 
 
-def _chosen(x: Array, k: int, plain: Callable, kernel: Callable) -> tuple[Array, ...]:
-    if k in (0, x.size) or not fused(x.size, x.dtype):
-        return plain(x, k)
+def _chosen(x: Flat, k: int, plain: Callable, kernel: Callable) -> tuple[Array, ...]:
+    if k in (0, x.size) or not fused(x.size, x.first.dtype):
+        return plain(x.total.ravel(), k)
     # A kernel cannot be batched, because it keeps what it knows from one tile to the next.
-    return choose(x, default=lambda x: plain(x, k), tpu=lambda x: one_at_a_time(kernel, x))
+    return choose(
+        x, default=lambda x: plain(x.total.ravel(), k), tpu=lambda x: one_at_a_time(kernel, x)
+    )
 
 
-def _kernel(x: Array, k: int) -> tuple[Array, ...]:
+def _kernel(x: Flat, k: int) -> tuple[Array, ...]:
     from gradzip._kernels import mosaic  # there is a TPU, or Pallas to compile for one
 
     return mosaic.top_k.top_k(x, k)

@@ -23,8 +23,8 @@ from gradzip._base import (
     check_compressor,
     like_of,
 )
-from gradzip._buffer import from_buffer, to_buffer
-from gradzip._kernels.alike import AT_ONCE_UP_TO, each
+from gradzip._buffer import LANES, from_buffer, to_buffer, travels_alone
+from gradzip._kernels.alike import AT_ONCE_UP_TO, each, one_by_one
 from gradzip._kernels.in_turn import add_in_turn
 from gradzip._kernels.parts import each_key
 from gradzip._kernels.selection import SORT_UP_TO
@@ -36,7 +36,8 @@ MeanOver = Literal['workers', 'senders']
 class Gather(Reducer):
     """mean = (1/W) sum_w decode(encode(x_w)), where every worker draws independently.
 
-    All payloads of all leaves travel in one buffer of (rows, 128) words, in one all-gather.
+    All payloads of all leaves travel in one buffer of (rows, 128) words, in one all-gather. Arrays
+    of 128 KiB and more have an all-gather of their own on TPU.
 
     With `mean_over='senders'`, the sum of every entry is divided by the number of workers whose
     payload decodes to another value than zero there, in place of W. An entry that few workers sent
@@ -97,10 +98,12 @@ class Gather(Reducer):
         keys: list[Key],
         axis_name: AxisName | None,
         memories: list[Array | None] | None = None,
+        misplaced: Array | None = None,
     ) -> list[Reduced]:
         me, likes = axes.worker_index(axis_name), [like_of(x) for x in xs]
         mine = self._each(_fold_in(jnp.stack(keys), me))
         payloads, sents, losts = self.messages(xs, mine, memories)
+        payloads = axes.nan_if(misplaced, payloads)
         means = sents
         if axis_name is not None:
             workers = jnp.arange(axes.worker_count(axis_name))
@@ -109,11 +112,21 @@ class Gather(Reducer):
         return [Reduced(*columns) for columns in zip(means, sents, losts, states, strict=True)]
 
     def _gathered(self, payloads: list[Payload], axis_name: AxisName) -> list[Payload]:
-        """Returns the payloads of all workers, stacked; in one buffer where they are sent."""
+        """Returns the payloads of all workers, stacked; in one buffer where they are sent.
+
+        Large arrays on TPU stay outside of it: to copy them there and out of what was gathered
+        would take more passes over memory than all else that is done with them.
+        """
         if axes.simulated_axes(axis_name) == axes.names_of(axis_name):
             return jax.tree.map(lambda a: collectives.gather(a, axis_name), payloads)
-        buffers = collectives.gather(to_buffer(payloads), axis_name)
-        return from_buffer(buffers, jax.eval_shape(lambda: payloads))
+        arrays, treedef = jax.tree.flatten(payloads)
+        joined = [not travels_alone(a) for a in arrays]
+        small = [a for a, one in zip(arrays, joined, strict=True) if one]
+        out = iter(_gathered_together(small, axis_name) if small else ())
+        return treedef.unflatten(
+            next(out) if one else _gathered_alone(a, axis_name)
+            for a, one in zip(arrays, joined, strict=True)
+        )
 
     def _each(self, keys: Key) -> list[Key]:
         """Returns the key of every array."""
@@ -137,8 +150,14 @@ class Gather(Reducer):
             payload, lost = self.compressor.message(x, key, memory)
             return payload, self.compressor.decode(payload, like, key), lost
 
-        columns = xs, keys, memories or [None] * len(xs)
-        messages = each(message, [like_of(x) for x in xs], *self._together, *columns)
+        likes = [like_of(x) for x in xs]
+        pairs = list(zip(xs, memories or [None] * len(xs), strict=True))
+        alone = one_by_one(likes, *self._together)
+        # One array, the sum, is stacked with others of its shape in place of two.
+        pairs = [p if a else (_total(*p), None) for p, a in zip(pairs, alone, strict=True)]
+        messages = each(
+            message, likes, *self._together, [x for x, _ in pairs], keys, [m for _, m in pairs]
+        )
         payloads, sents, losts = ([part[j] for part in messages] for j in range(3))
         return payloads, sents, losts
 
@@ -187,6 +206,21 @@ def _mean_over_senders(compressor: Compressor, payloads: Payload, like: Like, ke
     first, workers = add(0, nothing), keys.shape[0]
     total, senders = add_in_turn(lambda i, sums: add(i + 1, sums), first, workers - 1)
     return total / jnp.maximum(senders, 1).astype(total.dtype)
+
+
+def _gathered_together(arrays: list[Array], axis_name: AxisName) -> list[Array]:
+    buffers = collectives.gather(to_buffer(arrays), axis_name)
+    return from_buffer(buffers, [like_of(a) for a in arrays])
+
+
+def _gathered_alone(x: Array, axis_name: AxisName) -> Array:
+    """The array of all workers; a flat one travels as rows of lanes."""
+    gathered = collectives.gather(x.reshape(-1, LANES) if x.ndim == 1 else x, axis_name)
+    return gathered.reshape(-1, *x.shape)
+
+
+def _total(x: Array, memory: Array | None) -> Array:
+    return x if memory is None else x + memory
 
 
 def _fold_in(keys: Key, worker: Array) -> Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,50 +11,50 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from gradzip._compat import like_varying
+from gradzip._kernels.fused import Flat
 from gradzip._kernels.mosaic.lanes import LANES, iota
-from gradzip._kernels.mosaic.tiles import STEP, magnitude
+from gradzip._kernels.mosaic.tiles import STEP, addends_of, magnitude, total_of
 
-WHOLE = 8 * LANES  # an array of a multiple of these entries is rows of lanes as it lies
 TILES = 8  # a step handles a multiple of so many
 
 
 def take_largest(
-    x: jax.Array, rows: int, interpret: bool = False
+    x: Flat, rows: int, interpret: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Places i32[tiles, 128], values f32[tiles, 128] and f32[n] with zeros there.
 
     Args:
-      x: f32[n], of at least one tile. What is after the last whole tile is left as it is.
+      x: f32[n], of at least one tile, or a sum. The rest takes the place of the array or of the
+        first addend. What is after the last whole tile is left as it is.
       rows: of a tile, a multiple of 8.
       interpret: whether to run on any platform, slowly, for tests.
     """
     size, tiles = x.size, x.size // (rows * LANES)
-    # Without the barrier, XLA computes x as an array of another shape than the one that it
-    # replaces, so that it has to be copied.
-    x = lax.optimization_barrier(x)
-    entries = jnp.pad(x, (0, -size % WHOLE)).reshape(-1, LANES)
+    addends = addends_of(x)
+    one = addends[0]
     each = max(1, STEP // (rows * TILES)) * TILES  # tiles of a step
     whole = pl.BlockSpec((each * rows, LANES), lambda i: (i, 0))
     line = pl.BlockSpec((each, LANES), lambda i: (i, 0))
-    found = [like_varying((tiles, LANES), dtype, x) for dtype in (jnp.int32, jnp.float32)]
+    found = [like_varying((tiles, LANES), dtype, one) for dtype in (jnp.int32, jnp.float32)]
     places, values, rest = pl.pallas_call(
         functools.partial(_body, each=each, rows=rows, tiles=tiles),
         grid=(-(-tiles // each),),
-        in_specs=[whole],
+        in_specs=[whole] * len(addends),
         out_specs=[line, line, whole],
-        out_shape=[*found, like_varying(entries.shape, jnp.float32, x)],
+        out_shape=[*found, like_varying(one.shape, jnp.float32, one)],
         input_output_aliases={0: 2},
         interpret=interpret,
-    )(entries)
+    )(*addends)
     return places, values, rest.reshape(-1)[:size]
 
 
-def _body(x, places, values, rest, *, each: int, rows: int, tiles: int) -> None:
+def _body(*refs: Any, each: int, rows: int, tiles: int) -> None:
+    addends, (places, values, rest) = refs[:-3], refs[-3:]
     first = pl.program_id(0) * each
 
     def tile(number: jax.Array, carry: int) -> int:
         here = pl.ds(pl.multiple_of(number * rows, 8), rows)
-        entries = x[here, :]
+        entries = total_of(addends, (here, slice(None)))
         u, row = magnitude(entries), iota((rows, LANES), 0)
         top = jnp.max(u, axis=0, keepdims=True)
         place = jnp.min(jnp.where(u == top, row, rows), axis=0, keepdims=True)

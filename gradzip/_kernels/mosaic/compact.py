@@ -14,6 +14,7 @@ tile before ended. In a tile of 256 rows of 128 lanes,
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +24,17 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gradzip._axes import vary_like
 from gradzip._compat import like_varying
+from gradzip._kernels.mosaic import matrices
 from gradzip._kernels.mosaic.lanes import LANES, iota
 from gradzip._kernels.mosaic.tiles import (
     IN_MEMORY,
-    ROWS,
     SCALARS,
     STEP,
     VMEM_LIMIT,
     magnitude_within,
     skew,
     total,
+    total_of,
 )
 
 TILE = 256  # rows
@@ -45,30 +47,40 @@ NONE = -(1 << 20)  # the rank of no entry
 
 
 def compact(
-    x: jax.Array, size: int, k: int, t: jax.Array, ties: jax.Array, interpret: bool
+    addends: list[jax.Array], size: int, k: int, t: jax.Array, ties: jax.Array, interpret: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The k entries from a threshold on: values f32[k], indices i32[k], and x without them.
 
     Args:
-      x: f32[rows, 128], in whose place the last result is written if x is not used afterwards.
-      size: entries of the array, with which x is filled row by row.
+      addends: f32[rows, 128], one or two that are added, or matrices of `matrices.width`. The last
+        result is written in the place of the first if that is not used afterwards.
+      size: entries of the array, with which the rows are filled one by one.
       k: how many magnitudes are larger than t, with the first `ties` that equal it.
       t: i32[], a magnitude.
       ties: i32[].
       interpret: whether to run on any platform, slowly, for tests.
     """
-    lines = -(-k // LANES) + 1
+    x, lines = addends[0], -(-k // LANES) + 1
+    wide = x.shape[1] // LANES
+    step = matrices.least(wide, STEP)
+    rows = matrices.rows_spec(step, wide)
     all_at_once = lines <= FLUSH + TILE
     stage = (-(-lines // PACK) * PACK if all_at_once else FLUSH + TILE) + 2 * PACK
     held = stage if all_at_once else k // LANES // FLUSH * FLUSH + stage
     numbers = functools.partial(pltpu.VMEM, dtype=jnp.int32)
     values, indices, rest = pl.pallas_call(
         functools.partial(
-            _body, size=size, stage=stage, flushes=not all_at_once, interpret=interpret
+            _body,
+            step_rows=step,
+            wide=wide,
+            size=size,
+            stage=stage,
+            flushes=not all_at_once,
+            interpret=interpret,
         ),
-        grid=(-(-x.shape[0] // STEP),),
-        in_specs=[SCALARS, ROWS],
-        out_specs=[IN_MEMORY, IN_MEMORY, ROWS],
+        grid=(-(-x.size // (step * LANES)),),
+        in_specs=[SCALARS, *[rows] * len(addends)],
+        out_specs=[IN_MEMORY, IN_MEMORY, rows],
         out_shape=[like_varying((held, LANES), jnp.int32, x)] * 2
         + [like_varying(x.shape, jnp.float32, x)],
         scratch_shapes=[
@@ -76,23 +88,29 @@ def compact(
             *[numbers((TILE + PACK, LANES))] * 3,
             *[numbers((stage, LANES))] * 2,
             pltpu.SMEM((3,), jnp.int32),
+            *[pltpu.VMEM((step, LANES), jnp.float32)] * (wide > 1),
         ],
         input_output_aliases={1: 2},
         interpret=interpret,
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT),
-    )(vary_like(jnp.stack([t, ties]), x), x)
+    )(vary_like(jnp.stack([t, ties]), x), *addends)
     values = lax.bitcast_convert_type(values.reshape(-1)[:k], jnp.float32)
     return values, indices.reshape(-1)[:k], rest
 
 
 def _body(
-    limits, x, values_out, indices_out, rest,
-    keep, found, rank, where, values, indices, state,
-    *, size: int, stage: int, flushes: bool, interpret: bool,
+    limits, *refs: Any,
+    step_rows: int, wide: int, size: int, stage: int, flushes: bool, interpret: bool,
 ) -> None:  # fmt: skip
     """One step. `state` is: entries in the stage, ties seen, lines copied to memory."""
+    refs, flat = (refs, None) if wide == 1 else (refs[:-1], refs[-1])
+    addends, refs = refs[:-10], refs[-10:]
+    values_out, indices_out, rest, keep, found, rank, where, values, indices, state = refs
     t, ties = limits[0], limits[1]
-    step = pl.program_id(0)
+    step, entries, left = pl.program_id(0), addends, rest
+    if flat is not None:  # rows of a matrix, which are put in order and in the end back
+        matrices.gather(addends, flat, wide)
+        entries, left = [flat], flat
 
     @pl.when(step == 0)
     def _() -> None:
@@ -113,16 +131,16 @@ def _body(
 
     def tile(number: jax.Array, carry: int) -> int:
         here = pl.multiple_of(number * TILE, TILE)
-        entries = x[pl.ds(here, TILE), :]
-        first_row = step * STEP + here
-        kept = _kept(magnitude_within(entries, first_row, size), t, ties, keep, state)
-        rest[pl.ds(here, TILE), :] = jnp.where(kept > 0, 0.0, entries)
+        some = total_of(entries, (pl.ds(here, TILE), slice(None)))
+        first_row = step * step_rows + here
+        kept = _kept(magnitude_within(some, first_row, size), t, ties, keep, state)
+        left[pl.ds(here, TILE), :] = jnp.where(kept > 0, 0.0, some)
         lanes = jnp.sum(skew(kept, interpret), axis=0, keepdims=True)
         count, rounds = total(lanes), jnp.max(lanes).astype(jnp.int32)
 
         @pl.when(count > 0)
         def _() -> None:
-            _in_rounds(entries, kept, rounds, found, rank, where, interpret)
+            _in_rounds(some, kept, rounds, found, rank, where, interpret)
             base = first_row * LANES
             _store(found, rank, where, values, indices, state[0], count, rounds, base)
             state[0] += count
@@ -131,7 +149,9 @@ def _body(
 
         return carry
 
-    lax.fori_loop(0, STEP // TILE, tile, 0)
+    lax.fori_loop(0, step_rows // TILE, tile, 0)
+    if flat is not None:
+        matrices.spread(flat, rest, wide)
 
     @pl.when(step == pl.num_programs(0) - 1)
     def _() -> None:

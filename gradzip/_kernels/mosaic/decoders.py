@@ -6,6 +6,7 @@ The plain form decodes one payload after the other and adds it to the sum.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from jax.experimental.pallas import tpu as pltpu
 from gradzip._axes import vary_like
 from gradzip._base import Array
 from gradzip._compat import like_varying
+from gradzip._kernels.mosaic import matrices
 from gradzip._kernels.mosaic.lanes import (
     LANES,
     SUBLANES,
@@ -39,41 +41,49 @@ Value = Callable[[list[Array], list[Array]], Array]
 def mean(
     words: list[Array],
     numbers: list[Array],
-    size: int,
+    shape: tuple[int, ...],
     *,
     bits: tuple[int, ...],
     block: int | None,
     value: Value,
 ) -> Array:
-    """The mean over workers of decoded payloads: f32[size].
+    """The mean over workers of decoded payloads: f32[*shape].
 
     Args:
       words: of the codes, u32[workers, words] each.
       numbers: f32[workers, blocks] each, or f32[workers] if block is None.
-      size: how many entries.
+      shape: of the leaf.
       bits: the width of the codes in each array of words: 1 to 16.
       block: entries that share a number, one of `fused.BLOCKS`, or None if all do.
       value: from codes, i32[8, 128] for each array of words, and numbers, f32[8, 128] or f32[] for
         each array of numbers, to entries, f32[8, 128].
     """
-    workers = words[0].shape[0]
+    workers, size, one = words[0].shape[0], math.prod(shape), words[0]
     rows = MOST_ROWS
     while _bytes(rows, workers, bits) > LARGEST_STEP:
         rows //= 2
+    # Of a matrix, a step has at least eight rows of words, and 128 blocks.
+    unit = math.lcm(SUBLANES * UNIT, block or 1)
+    wide = matrices.width(shape, unit, rows)
+    if wide > 1:
+        rows = rows // matrices.least(wide, unit) * matrices.least(wide, unit)
     total = -(-size // (SUBLANES * LANES)) * SUBLANES
-    one = words[0]
     words, numbers = ([vary_like(a, one) for a in part] for part in (words, numbers))
     scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
-    specs = [_columns(workers, rows * LANES * b // 32) for b in bits]
+    words = [in_rows(part) for part in words]
+    specs = [rows_spec(workers, rows * b // WORD_BITS) for b in bits]
     specs += [scalars if block is None else _numbers_spec(workers, rows, block)] * len(numbers)
     out = pl.pallas_call(
-        functools.partial(_body, workers=workers, rows=rows, bits=bits, block=block, value=value),
+        functools.partial(
+            _body, workers=workers, rows=rows, wide=wide, bits=bits, block=block, value=value
+        ),
         grid=(-(-total // rows),),
         in_specs=specs,
-        out_specs=pl.BlockSpec((rows, LANES), lambda i: (i, 0)),
-        out_shape=like_varying((total, LANES), jnp.float32, one),
+        out_specs=matrices.rows_spec(rows, wide),
+        out_shape=like_varying((total // wide, wide * LANES), jnp.float32, one),
+        scratch_shapes=[pltpu.VMEM((rows, LANES), jnp.float32)] * (wide > 1),
     )(*words, *numbers)
-    return out.reshape(-1)[:size]
+    return out.reshape(-1)[:size].reshape(shape)
 
 
 def _bytes(rows: int, workers: int, bits: Sequence[int]) -> int:
@@ -81,22 +91,40 @@ def _bytes(rows: int, workers: int, bits: Sequence[int]) -> int:
     return workers * rows * LANES * sum(bits) // 8
 
 
-def _columns(workers: int, count: int, steps: int = 1) -> pl.BlockSpec:
-    """Some columns, which so many steps share."""
-    return pl.BlockSpec((workers, count), lambda i: (0, i // steps))
+def in_rows(words: Array) -> Array:
+    """The words of all workers in rows of lanes: u32[workers, rows, 128].
+
+    That is how a collective returns them. An array of [workers, words] would be a copy.
+    """
+    padded = jnp.pad(words, ((0, 0), (0, -words.shape[1] % LANES)))
+    return padded.reshape(words.shape[0], -1, LANES)
+
+
+def rows_spec(workers: int, rows: int) -> pl.BlockSpec:
+    """So many of these rows in a step."""
+    return pl.BlockSpec((workers, rows, LANES), lambda i: (0, i, 0))
 
 
 def _numbers_spec(workers: int, rows: int, block: int) -> pl.BlockSpec:
     """The numbers of the blocks in a step. At least 128 of them are in on-chip memory."""
     count = rows * LANES // block
-    return _columns(workers, max(count, LANES), max(1, LANES // count))
+    steps = max(1, LANES // count)
+    return pl.BlockSpec((workers, max(count, LANES)), lambda i: (0, i // steps))
 
 
 def _body(
-    *refs: Any, workers: int, rows: int, bits: tuple[int, ...], block: int | None, value: Value
+    *refs: Any,
+    workers: int,
+    rows: int,
+    wide: int,
+    bits: tuple[int, ...],
+    block: int | None,
+    value: Value,
 ) -> None:
-    words, numbers, out = refs[: len(bits)], refs[len(bits) : -1], refs[-1]
-    first_row = pl.program_id(0) * rows
+    refs, matrix, out = (refs, None, refs[-1]) if wide == 1 else (refs[:-1], refs[-2], refs[-1])
+    words, numbers = refs[: len(bits)], refs[len(bits) : -1]
+    # Of a matrix, the blocks of a step are all that is in on-chip memory.
+    first_row = pl.program_id(0) * rows if wide == 1 else 0
 
     def unit(index: Array, _: Array) -> Array:
         def add(first: Any, totals: Rows, count: int) -> Rows:
@@ -125,12 +153,17 @@ def _body(
         return _
 
     lax.fori_loop(0, rows // UNIT, unit, 0)
+    if wide > 1:
+        matrices.spread(out, matrix, wide)
 
 
 def codes_of_rows(ref: Any, workers: Any, index: Array, bits: int) -> list[Rows]:
     """The codes of 32 rows, eight at a time, for each worker."""
-    starts = [_multiple((index * bits + number) * LANES, LANES) for number in range(bits)]
-    rows = [lax.bitcast_convert_type(ref[workers, pl.ds(s, LANES)], jnp.int32) for s in starts]
+    held = ref.shape[1]
+    lines = ref.reshape(-1, LANES)  # the rows of one worker after those of another
+    firsts = [workers.start * held + index * bits + number for number in range(bits)]
+    each = [lines[pl.ds(first, workers.size, held), :] for first in firsts]
+    rows = [lax.bitcast_convert_type(row, jnp.int32) for row in each]
     planes = WORD_BITS % bits != 0
     rows = split_planes(rows) if planes else rows
     unpacked = _of_planes if planes else functools.partial(_of_words, bits=bits)
@@ -173,7 +206,8 @@ def _numbers(ref: Any, workers: Any, row: Array, block: int | None) -> list[Rows
     place = iota((SUBLANES, LANES), 0) * LANES + iota((SUBLANES, LANES), 1)
     out = []
     for i in range(GROUPS):
-        first = (((row + i * SUBLANES) * LANES) >> shift) & (held - 1)
+        first = ((row + i * SUBLANES) * LANES) >> shift
+        first = first & (held - 1) if held & (held - 1) == 0 else first
         line = ref[workers, pl.ds(_multiple((first >> 7) * LANES, LANES), LANES)]
         mine = (first & (LANES - 1)) + (place >> shift)
         spread = [jnp.broadcast_to(line[w : w + 1], place.shape) for w in range(line.shape[0])]

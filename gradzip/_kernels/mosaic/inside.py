@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,17 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gradzip._axes import vary_like
 from gradzip._compat import like_varying
+from gradzip._kernels.mosaic import matrices
 from gradzip._kernels.mosaic.lanes import LANES
 from gradzip._kernels.mosaic.tiles import (
     ON_CHIP,
-    ROWS,
     SCALARS,
     STEP,
     VMEM_LIMIT,
     count_rows,
     magnitude_within,
     skew,
+    total_of,
 )
 
 TALL = 512  # rows of a tile
@@ -41,34 +42,41 @@ class Inside(NamedTuple):
 
 
 def collect(
-    x: jax.Array, size: int, lo: jax.Array, hi: jax.Array, lines: int, interpret: bool
+    addends: list[jax.Array], size: int, lo: jax.Array, hi: jax.Array, lines: int, interpret: bool
 ) -> Inside:
     """Reads the array once.
 
     Args:
-      x: f32[rows, 128].
-      size: entries of the array, with which x is filled row by row.
+      addends: f32[rows, 128], one or two that are added, or matrices of `matrices.width`.
+      size: entries of the array, with which the rows are filled one by one.
       lo: the lower bound of magnitudes, i32[].
       hi: the upper bound, i32[].
       lines: of the slots.
       interpret: whether to run on any platform, slowly, for tests.
     """
+    x, wide = addends[0], addends[0].shape[1] // LANES
+    step = matrices.least(wide, STEP)
     shapes = ((lines, LANES), (32, LANES), (1,))
     slots, counts, used = pl.pallas_call(
-        functools.partial(_body, size=size, interpret=interpret),
-        grid=(-(-x.shape[0] // STEP),),
-        in_specs=[SCALARS, ROWS],
+        functools.partial(_body, wide=wide, size=size, interpret=interpret),
+        grid=(-(-x.size // (step * LANES)),),
+        in_specs=[SCALARS, *[matrices.rows_spec(step, wide)] * len(addends)],
         out_specs=[ON_CHIP, ON_CHIP, SCALARS],
         out_shape=[like_varying(shape, jnp.int32, x) for shape in shapes],
+        scratch_shapes=[pltpu.VMEM((step, LANES), jnp.float32)] * (wide > 1),
         interpret=interpret,
         compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT),
-    )(vary_like(jnp.stack([lo, hi]), x), x)
+    )(vary_like(jnp.stack([lo, hi]), x), *addends)
     return Inside(slots, used[0], *jnp.sum(counts.reshape(4, -1), axis=1))
 
 
-def _body(bounds, x, slots, counts, used, *, size: int, interpret: bool) -> None:
+def _body(bounds, *refs: Any, wide: int, size: int, interpret: bool) -> None:
+    refs, entries = (refs, refs[:-3]) if wide == 1 else (refs[:-1], refs[-1:])
+    addends, (slots, counts, used) = refs[:-3], refs[-3:]
     lo, hi = bounds[0], bounds[1]
-    step = pl.program_id(0)
+    if wide > 1:
+        matrices.gather(addends, entries[0], wide)
+    step, rows = pl.program_id(0), entries[0].shape[0]
 
     @pl.when(step == 0)
     def _() -> None:
@@ -77,13 +85,14 @@ def _body(bounds, x, slots, counts, used, *, size: int, interpret: bool) -> None
 
     def tile(number: jax.Array, carry: int) -> int:
         first = pl.multiple_of(number * TALL, TALL)
-        u = magnitude_within(x[pl.ds(first, TALL), :], step * STEP + first, size)
+        x = total_of(entries, (pl.ds(first, TALL), slice(None)))
+        u = magnitude_within(x, step * rows + first, size)
         for j, mask in enumerate((u > hi, u >= hi, u > lo, u >= lo)):
             counts[8 * j : 8 * j + 8, :] += count_rows(mask)
         used[0] = _append(skew(u, interpret), lo, hi, slots, used[0])
         return carry
 
-    lax.fori_loop(0, STEP // TALL, tile, 0)
+    lax.fori_loop(0, rows // TALL, tile, 0)
 
 
 def _append(u: jax.Array, lo: jax.Array, hi: jax.Array, slots, start: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ from gradzip._base import Array
 from gradzip._blocks import reciprocal
 from gradzip._compat import like_varying
 from gradzip._kernels.fused import Flat
-from gradzip._kernels.mosaic.decoders import UNIT, codes_of_rows
+from gradzip._kernels.mosaic.decoders import UNIT, codes_of_rows, in_rows, rows_spec
 from gradzip._kernels.mosaic.lanes import LANES, SQUARE, SUBLANES, iota
 from gradzip._kernels.mosaic.sweep import Swept, Tile, sweep
 from gradzip._kernels.rounding import bounded
@@ -122,19 +122,18 @@ def eden_mean(
       bits: 1 to 16.
     """
     workers, blocks = scales.shape
-    step = SQUARES * SQUARE * bits // WORD_BITS
     seeds, scales = (vary_like(a, words) for a in (seeds.reshape(-1), scales))
     out = pl.pallas_call(
         functools.partial(_mean_body, workers=workers, start=start, values=values, bits=bits),
         grid=(-(-blocks // SQUARES),),
         in_specs=[
             pl.BlockSpec(memory_space=pltpu.SMEM),
-            pl.BlockSpec((workers, step), lambda i: (0, i)),
+            rows_spec(workers, SQUARES * LANES * bits // WORD_BITS),
             pl.BlockSpec((SQUARES, workers), lambda i: (i, 0)),
         ],
         out_specs=pl.BlockSpec((SQUARES * LANES, LANES), lambda i: (i, 0)),
         out_shape=like_varying((size // LANES, LANES), jnp.float32, words),
-    )(seeds, words, scales.T)
+    )(seeds, in_rows(words), scales.T)
     return out.reshape(-1)
 
 

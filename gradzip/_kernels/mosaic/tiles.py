@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from gradzip._axes import vary_like
+from gradzip._kernels.fused import WHOLE, Flat
 from gradzip._kernels.mosaic.lanes import LANES, iota
 
 STEP = 2048  # rows that are in on-chip memory at a time
+MOST_ROWS = 7 * STEP  # the same of a matrix whose rows do not fill fewer
 AFTER_INFINITY = 0x7F800001  # the magnitude of every NaN
 VMEM_LIMIT = 100 << 20  # bytes of on-chip memory that a kernel may use
 
 SCALARS = pl.BlockSpec(memory_space=pltpu.SMEM)
 ON_CHIP = pl.BlockSpec(memory_space=pltpu.VMEM)
 IN_MEMORY = pl.BlockSpec(memory_space=pl.ANY)
-ROWS = pl.BlockSpec((STEP, LANES), lambda i: (i, 0))
+
+
+def addends_of(x: Flat, wide: int = 1) -> list[jax.Array]:
+    """The addends in rows of lanes, padded with zeros: f32[rows, 128] each.
+
+    Args:
+      x: one or two arrays of one shape.
+      wide: of `matrices.width`; if it is not 1, the addends are matrices f32[rows, wide * 128].
+    """
+    # Without the barrier, XLA computes an addend as an array of another shape than the one that it
+    # replaces, so that it has to be copied.
+    parts = [lax.optimization_barrier(part) for part in x if part is not None]
+    if wide == 1:
+        parts = [jnp.pad(part.ravel(), (0, -x.size % WHOLE)) for part in parts]
+    parts = [part.reshape(-1, wide * LANES) for part in parts]
+    return [vary_like(part, parts[0]) for part in parts]
+
+
+def total_of(refs: Sequence[Any], here: Any) -> jax.Array:
+    """Some entries of arrays in on-chip memory, added."""
+    return sum_of([ref[here] for ref in refs])
+
+
+def sum_of(addends: Sequence[jax.Array]) -> jax.Array:
+    """The sum of one or two arrays."""
+    return functools.reduce(jnp.add, addends)
 
 
 def magnitude(x: jax.Array) -> jax.Array:

@@ -16,37 +16,44 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._kernels.bracket import DEVIATIONS
+from gradzip._kernels.fused import Flat
+from gradzip._kernels.mosaic import matrices
 from gradzip._kernels.mosaic.compact import compact
 from gradzip._kernels.mosaic.inside import TALL, collect
 from gradzip._kernels.mosaic.kth import SUB, kth
 from gradzip._kernels.mosaic.lanes import LANES
-from gradzip._kernels.mosaic.tiles import AFTER_INFINITY, magnitude
+from gradzip._kernels.mosaic.tiles import (
+    AFTER_INFINITY,
+    MOST_ROWS,
+    STEP,
+    addends_of,
+    magnitude,
+    sum_of,
+)
 
-WHOLE = 8 * LANES  # an array of a multiple of these entries is rows of lanes as it lies
 DENSEST, FEWEST_SAMPLED = 128, 512  # one row in so many is sampled, but at least so many rows
 DIGIT_BITS = 4
+Rows = list[jax.Array]  # of one or two addends, f32[rows, 128] each, or matrices
 DIGITS = 8  # which have at least the 31 bits of a magnitude
 
 
-def top_k(x: jax.Array, k: int, interpret: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Values f32[k], indices i32[k], ascending, and f32[n] with zeros there.
+def top_k(x: Flat, k: int, interpret: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Values f32[k], indices i32[k], ascending, and f32 of the shape of x with zeros there.
 
     Args:
-      x: f32[n].
+      x: f32 of n entries, or a sum. The last result takes the place of the array or of the first
+        addend.
       k: from 1 to n - 1. Ties go to the lower index; NaN is larger than infinity.
       interpret: whether to run on any platform, slowly, for tests.
     """
     size = x.size
-    # Without the barrier, XLA computes x as an array of another shape than the one that it
-    # replaces, so that it has to be copied.
-    x = lax.optimization_barrier(x)
-    rows = jnp.pad(x, (0, -size % WHOLE)).reshape(-1, LANES)
+    rows = addends_of(x, matrices.width(x.first.shape, STEP, MOST_ROWS))
     t, larger = _threshold(rows, size, k, interpret)
     values, indices, rest = compact(rows, size, k, t, k - larger, interpret)
-    return values, indices, rest.reshape(-1)[:size]
+    return values, indices, rest.reshape(-1)[:size].reshape(x.first.shape)
 
 
-def _threshold(rows: jax.Array, size: int, k: int, interpret: bool) -> tuple[jax.Array, jax.Array]:
+def _threshold(rows: Rows, size: int, k: int, interpret: bool) -> tuple[jax.Array, jax.Array]:
     """The k-th largest magnitude, and how many are larger."""
     lo, hi, lines = _bounds(rows, size, k, interpret)
     found = collect(rows, size, lo, hi, lines, interpret)
@@ -62,13 +69,14 @@ def _threshold(rows: jax.Array, size: int, k: int, interpret: bool) -> tuple[jax
     return lax.cond(between | at_hi | at_lo, lambda: (t, larger), lambda: _by_digits(rows, size, k))
 
 
-def _bounds(
-    rows: jax.Array, size: int, k: int, interpret: bool
-) -> tuple[jax.Array, jax.Array, int]:
+def _bounds(rows: Rows, size: int, k: int, interpret: bool) -> tuple[jax.Array, jax.Array, int]:
     """Two order statistics of a sample, and how many lines what is between them will take."""
-    count = size // LANES  # whole rows
-    stride = max(1, min(DENSEST, count // FEWEST_SAMPLED))
-    sampled = rows[: count // stride * stride].reshape(-1, stride, LANES)[:, stride // 2]
+    width = rows[0].shape[1]
+    count = size // width  # whole rows
+    stride = max(1, min(DENSEST, size // LANES // FEWEST_SAMPLED, count))
+    # A reshape to [., stride, .] would copy an array if the stride is not a multiple of 8.
+    each = [part[stride // 2 : count // stride * stride : stride] for part in rows]
+    sampled = sum_of(each).reshape(-1, LANES)
     mean = sampled.size * k / size
     slack = DEVIATIONS * math.sqrt(mean * (1 - k / size)) + 2
     lower, upper = min(sampled.size, math.ceil(mean + slack)), max(0, math.floor(mean - slack))
@@ -77,7 +85,7 @@ def _bounds(
     lo, hi, _ = kth(u, jnp.int32(sampled.shape[0]), ranks, interpret)
     if not upper:
         hi = jnp.full_like(hi, AFTER_INFINITY + 1)
-    return lo, hi, _lines(rows.shape[0], (lower - upper) / sampled.size)
+    return lo, hi, _lines(rows[0].size // LANES, (lower - upper) / sampled.size)
 
 
 def _lines(rows: int, share: float) -> int:
@@ -90,7 +98,7 @@ def _lines(rows: int, share: float) -> int:
     return -(-lines // SUB) * SUB
 
 
-def _by_digits(rows: jax.Array, size: int, k: int) -> tuple[jax.Array, jax.Array]:
+def _by_digits(rows: Rows, size: int, k: int) -> tuple[jax.Array, jax.Array]:
     """The same threshold, from eight readings of the array with fifteen comparisons each."""
 
     def at_least(x: jax.Array, t: jax.Array) -> jax.Array:
@@ -98,12 +106,13 @@ def _by_digits(rows: jax.Array, size: int, k: int) -> tuple[jax.Array, jax.Array
         return jnp.sum((magnitude(x) >= t) & (place < size), dtype=jnp.int32)
 
     def digit(number: jax.Array, t: jax.Array) -> jax.Array:
-        x, t = lax.optimization_barrier((rows, t))  # so that XLA does not store magnitudes
+        parts, t = lax.optimization_barrier((rows, t))  # so that XLA does not store magnitudes
+        x = sum_of(parts)
         shift = DIGIT_BITS * (DIGITS - 1 - number)
         # The highest digit has three bits: a fourth would be the sign.
         tops = [t | (j << shift) for j in range(1, 1 << DIGIT_BITS)]
         reached = sum(((at_least(x, top) >= k) & (top >= t)).astype(jnp.int32) for top in tops)
         return t | (reached << shift)
 
-    t = lax.fori_loop(0, DIGITS, digit, rows[0, 0].astype(jnp.int32) * 0)
-    return t, at_least(rows, t + 1)
+    t = lax.fori_loop(0, DIGITS, digit, rows[0][0, 0].astype(jnp.int32) * 0)
+    return t, at_least(sum_of(rows), t + 1)
