@@ -45,6 +45,7 @@ def econtrol(
     As in `ef21`, the differences to the estimates vanish with exact gradients. As in
     `error_feedback`, nothing is lost: the sum of all updates plus the mean of the memories equals
     the sum of the mean gradients. With noisy gradients it needs neither large batches nor momentum.
+    `gradzip.theory.econtrol` returns a step size and a bound for exact gradients.
 
     Args:
       scheme: a Compressor, a Reducer, or a function from a leaf (shape and dtype) to one.
@@ -52,7 +53,7 @@ def econtrol(
         `jax.jit` over several devices no axis is mapped, and JAX averages the gradients before they
         arrive here, so None saves no traffic: use `data_parallel` or `jax.shard_map`.
       eta: the weight of the memory, in (0, 1], or a scalar array. The paper's is of the order of
-        the compressor's delta.
+        the compressor's delta. Below (1-q) / (2q), with q = sqrt(1 - delta), the memory is bounded.
       key: for random schemes: an int or a typed key, the same on all workers.
       metrics: names to functions of (target, sent, mean), as in `gradzip.metrics`; here the target
         is what is compressed, and `mean` is the mean of the c_w.

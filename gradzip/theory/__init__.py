@@ -12,6 +12,7 @@ from gradzip.theory._adaptive import (
 )
 from gradzip.theory._aggregated import q_iag as q_iag
 from gradzip.theory._bound import Bound as Bound
+from gradzip.theory._control import econtrol as econtrol
 from gradzip.theory._descend import scale_by_theory as scale_by_theory
 from gradzip.theory._descent import gd as gd
 from gradzip.theory._dissimilar import bounded_below as bounded_below, dissimilar as dissimilar

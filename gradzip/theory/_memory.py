@@ -33,13 +33,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gradzip.theory import _assume as assume, _search as search
 from gradzip.theory._bound import Bound
 from gradzip.theory._problem import Problem
 
-_SHARE = 0.4  # c of the proof
+SHARE = 0.4  # c of the proof
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -87,7 +87,7 @@ def ef14(
     split = assume.real('ef14', 'split', split, 0, above=True)
     n, L, mu, G = problem.n, problem.L, problem.mu, problem.known('G')
     law = _Law(L, mu, (1 if G == 0 else 1 + split) * problem.need('L_max', 'Theorem EF14'), delta)
-    best, largest = _steps(law)
+    best, largest = steps(law)
     gamma = assume.step_size('Theorem EF14', step_size, best, largest, below=True)
     r, a = law.rate(gamma)
     noise = 0.0 if delta == 1 or G == 0 else (1 + a) * law.beta * gamma**2 * (1 + 1 / split) / n
@@ -96,6 +96,20 @@ def ef14(
     about = f'{"F" if n == 1 else "every f_i"} convex and smooth, F strongly convex, C contractive'
     initial = None if V0 is None else (1 + 1 / a) * V0
     return Bound('EF14: error feedback', about, 'V', gamma, 1 - r, initial, floor, n)
+
+
+class Law(Protocol):
+    """What a proof in the form of (EF) states of a step gamma."""
+
+    @property
+    def L(self) -> float: ...
+
+    @property
+    def lossless(self) -> bool: ...
+
+    def rate(self, gamma: float) -> tuple[float, float]: ...
+
+    def left(self, gamma: float) -> float: ...
 
 
 class _Law(NamedTuple):
@@ -107,6 +121,10 @@ class _Law(NamedTuple):
     delta: float
 
     @property
+    def lossless(self) -> bool:
+        return self.delta == 1
+
+    @property
     def theta(self) -> float:
         return self.delta / (1 + math.sqrt(1 - self.delta))  # without cancellation
 
@@ -116,37 +134,44 @@ class _Law(NamedTuple):
 
     def rate(self, gamma: float) -> tuple[float, float]:
         """Returns the largest r, and its a. The r is not above 0 where no z is found."""
-        if self.delta == 1:
+        if self.lossless:
             return gamma * self.mu * (2 - gamma * self.L), math.inf
-        low, high = 0.0, 2 - gamma * self.L
-        for _ in range(40):  # r has one maximum
-            left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-            if self._at(gamma, left)[0] < self._at(gamma, right)[0]:
-                low = left
-            else:
-                high = right
-        return self._at(gamma, (low + high) / 2)
-
-    def _at(self, gamma: float, z: float) -> tuple[float, float]:
-        """Returns r and a for z. Where 1/t - 1 is at most 0, it is in the place of r."""
-        a = (1 - _SHARE) * z / (self.steep * self.beta * gamma)
-        most = gamma * self.mu * (2 - gamma * self.L - z)  # gamma mu (1+v)
-        rest = a * (self.theta - most) - gamma * self.L / (_SHARE * z)
-        return (most * rest / (most + rest) if rest > 0 else rest), a
+        a = (1 - SHARE) / (self.steep * self.beta * gamma)
+        return best_rate(self.L, self.mu, gamma, self.theta, a)
 
     def left(self, gamma: float) -> float:
         """Returns gamma L/(c z) over a (theta - gamma mu), which is 1 at the longest step."""
         z, rest = 1 - gamma * self.L, self.theta - gamma * self.mu
         if z <= 0 or rest <= 0:
             return math.inf
-        c = _SHARE * (1 - _SHARE)
+        c = SHARE * (1 - SHARE)
         return self.steep * self.L * self.beta * gamma**2 / (c * z * z * rest)
 
 
+def best_rate(L: float, mu: float, gamma: float, theta: float, a: float) -> tuple[float, float]:
+    """Returns the largest r, and the weight a z at its z. The r is not above 0 where none is."""
+
+    def at(z: float) -> float:
+        """Where 1/t - 1 is at most 0, it is in the place of r."""
+        most = gamma * mu * (2 - gamma * L - z)  # gamma mu (1+v)
+        rest = a * z * (theta - most) - gamma * L / (SHARE * z)
+        return most * rest / (most + rest) if rest > 0 else rest
+
+    low, high = 0.0, 2 - gamma * L
+    for _ in range(40):  # r has one maximum
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if at(left) < at(right):
+            low = left
+        else:
+            high = right
+    z = (low + high) / 2
+    return at(z), a * z
+
+
 @functools.lru_cache(maxsize=64)
-def _steps(law: _Law) -> tuple[float, float]:
+def steps(law: Law) -> tuple[float, float]:
     """Returns the step of the best rate, and the longest, where 1/t - 1 vanishes for v = 0."""
-    if law.delta == 1:
+    if law.lossless:
         return 1 / law.L, 2 / law.L
     largest = assume.largest(law.left, 1 / law.L)
     best = search.least(lambda g: -law.rate(g)[0], largest / 30, 0.999 * largest, 10, 14)
