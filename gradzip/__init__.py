@@ -73,11 +73,12 @@ from gradzip._recipes import dion as dion
 
 # what is done: wrappers
 from gradzip._hierarchy import hierarchical as hierarchical
-from gradzip._local_steps import local_params as local_params
+from gradzip._local_params import local_params as local_params
 from gradzip._local_steps import local_steps as local_steps
 from gradzip._one_bit_adam import scale_by_frozen_adam as scale_by_frozen_adam
 from gradzip._one_bit_adam import shared_momentum as shared_momentum
 from gradzip._per_shard import per_shard as per_shard
+from gradzip._zero_one_adam import zero_one_adam as zero_one_adam
 from gradzip._wrappers import every as every
 from gradzip._wrappers import participate as participate
 from gradzip._wrappers import per_worker as per_worker

@@ -284,3 +284,8 @@ def _refuse_rows(rows: int, workers: int) -> None:
         f'made for {rows * workers} workers. Use gradzip.resize(state, {workers}) to continue with '
         'another number of workers.'
     )
+
+
+def moved(params: PyTree, offset: PyTree) -> PyTree:
+    """Returns params plus an offset that may be of a wider dtype."""
+    return jax.tree.map(lambda p, o: (p.astype(o.dtype) + o).astype(p.dtype), params, offset)

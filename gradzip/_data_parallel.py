@@ -20,7 +20,7 @@ from gradzip import (
     _validation as validation,
 )
 from gradzip._base import Array, AxisName, KeyLike, PyTree
-from gradzip._local_steps import local_params
+from gradzip._local_params import local_params
 from gradzip._specs import state_specs
 from gradzip._step import Step, Training
 

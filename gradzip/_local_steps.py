@@ -151,7 +151,7 @@ def local_steps(
         if params is None:
             raise ValueError('local_steps needs the params: call update(gradients, state, params).')
         gradients, offset = validation.received(updates, state.offset, axis_name)
-        own = _add(params, offset)
+        own = axes.moved(params, offset)
         steps, inner_state = inner.update(gradients, state.inner, own, **extra)
         offset = optax.tree.add(offset, leaves.cast_like(steps, offset))
         count = state.count + 1
@@ -173,43 +173,3 @@ def local_steps(
         )
 
     return WithExtraArgs(init, update)
-
-
-def local_params(params: PyTree, state: State, axis_name: AxisName | None = None) -> PyTree:
-    """Returns the params at which this worker takes its gradient.
-
-    These are the params themselves, as `localize` returns them, plus the worker's offset if the
-    state is that of a chain with `local_steps`.
-
-    Args:
-      params: tree of arrays, the same on every worker.
-      state: the state of a chain.
-      axis_name: the mapped axis of workers, or a tuple of axes; None for one worker.
-
-    Returns:
-      A tree like params. `jax.grad` with respect to it is this worker's own gradient.
-
-    Raises:
-      ValueError: the state holds more than one `local_steps`, or was made for another axis.
-
-    Example:
-      >>> import jax.numpy as jnp, optax, gradzip as gz
-      >>> tx = gz.local_steps(optax.sgd(0.5), optax.identity(), optax.sgd(1.0), sync_every=2)
-      >>> params = jnp.float32(1.0)
-      >>> _, state = tx.update(jnp.float32(1.0), tx.init(params), params)
-      >>> gz.local_params(params, state)
-      Array(0.5, dtype=float32)
-    """
-    if axis_name is not None:
-        params = axes.localize(params, axis_name)
-    is_local = lambda part: isinstance(part, LocalStepsState)  # noqa: E731
-    found = [part for part in jax.tree.leaves(state, is_leaf=is_local) if is_local(part)]
-    if not found:
-        return params
-    if len(found) > 1:
-        raise ValueError(f'The state holds {len(found)} local_steps; a chain may hold one.')
-    return _add(params, axes.unwrap_local(found[0].offset, axis_name))
-
-
-def _add(params: PyTree, offset: PyTree) -> PyTree:
-    return jax.tree.map(lambda p, o: (p.astype(o.dtype) + o).astype(p.dtype), params, offset)

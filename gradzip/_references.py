@@ -155,6 +155,11 @@ PAPERS: dict[str, Paper] = {
         'A Better Alternative to Error Feedback for Communication-Efficient Distributed Learning',
         r'Horv{\'a}th, Samuel and Richt{\'a}rik, Peter',
     ),
+    '2202.06009': Paper(
+        2022,
+        'Maximizing Communication Efficiency for Large-scale Training via 0/1 {Adam}',
+        'Lu, Yucheng and Li, Conglong and Zhang, Minjia and De Sa, Christopher and He, Yuxiong',
+    ),
     '2102.02888': Paper(
         2021,
         '1-bit {Adam}: Communication Efficient Large-Scale Training with '

@@ -58,6 +58,7 @@ from gradzip._stale_params import StaleParams as StaleParams
 from gradzip._stale_params import StaleState as StaleState
 from gradzip._take_turns import TakeTurnsState as TakeTurnsState
 from gradzip._wrappers import EveryState as EveryState
+from gradzip._zero_one_adam import ZeroOneAdamState as ZeroOneAdamState
 from gradzip._wrappers import ParticipateState as ParticipateState
 from gradzip._wrappers import SkipNonfiniteState as SkipNonfiniteState
 from gradzip.metrics import Metric as Metric

@@ -257,6 +257,51 @@ def one_bit_adam(
     return updates, errors
 
 
+def zero_one_adam(
+    gradients: np.ndarray,
+    compress,
+    rates,
+    warmup: int,
+    refresh: int,
+    double_every: int,
+    longest: int,
+    b1: float,
+    b2: float,
+    eps: float,
+) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
+    """Lu et al., arXiv 2202.06009, algorithm 1 with its policies.
+
+    The k-th refresh is followed by the next 2^(k / refresh) steps later, rounded down in the
+    exponent. Adam's corrections of both biases are added, and one memory a worker; the server's
+    compression is left out. An entry without a variance has nothing to send. Returns updates,
+    offsets, and the steps of refreshes and exchanges.
+    """
+    steps, workers, n = gradients.shape
+    refreshes, at = [], 0
+    while at < warmup:
+        refreshes.append(at)
+        at += 2 ** ((len(refreshes) - 1) // refresh)
+    m, u, errors = (np.zeros((workers, n)) for _ in range(3))
+    v, updates, offsets, exchanges, weights, since = np.zeros(n), np.zeros((steps, n)), [], [], 0, 0
+    for t in range(steps):
+        m = b1 * m + (1 - b1) * gradients[t]
+        if t in refreshes:
+            v = b2 * v + (1 - b2) * gradients[t].mean(0) ** 2
+        used = sum(r <= t for r in refreshes)
+        scale = np.where(v > 0, 1 / (np.sqrt(v / (1 - b2**used)) + eps), 0)
+        weight = rates[t] / (1 - b1 ** (t + 1))
+        u, weights, since = np.where(v > 0, u + weight * m, 0), weights + weight, since + 1
+        if since >= min(2 ** (max(t - warmup, 0) // double_every), longest):
+            sent = np.stack([compress(x) for x in u + errors])
+            errors = u + errors - sent
+            updates[t] = -sent.mean(0) * scale
+            m = np.tile(sent.mean(0) / weights, (workers, 1))
+            u, weights, since = np.zeros((workers, n)), 0, 0
+            exchanges.append(t)
+        offsets.append(-u * scale)
+    return updates, np.stack(offsets), refreshes, exchanges
+
+
 def econtrol(gradients: np.ndarray, compress, eta: float) -> tuple[np.ndarray, ...]:
     """Gao et al., arXiv 2311.05645, algorithm 2: updates, memories, estimates."""
     steps, workers, n = gradients.shape

@@ -277,6 +277,11 @@ ROWS: dict[str, Row] = {
         ),
         representative=True,
     ),
+    'zero_one_adam': Row(
+        lambda axis: gz.zero_one_adam(
+            0.1, gz.error_feedback(gz.ScaledSign(), axis), axis, warmup=2, double_every=1
+        )
+    ),
     'skip_nonfinite': Row(
         lambda axis: gz.skip_nonfinite(gz.error_feedback(gz.TopK(0.2), axis), axis),
         representative=True,
