@@ -186,8 +186,9 @@ def test_float64_params_have_float64_memories(name):
     assert types(after) == types(state)
     floats = [x.dtype for x in jax.tree.leaves(after) if jnp.issubdtype(x.dtype, jnp.floating)]
     measured = jax.tree.leaves(getattr(after, 'metrics', {}))
-    # factors of the step size are float32
-    numbers = len(measured) + (name in ('scaled by delay', 'line search'))
+    # factors of step sizes and sums of learning rates are float32
+    scalars = name in ('scaled by delay', 'line search', 'zero_one_adam')
+    numbers = len(measured) + scalars
     assert floats.count(jnp.float64) >= len(floats) - numbers
 
 
