@@ -78,11 +78,14 @@ def test_passes_of_decoding(scheme, tpu_mesh):
 
 
 @pytest.mark.parametrize('scheme', CEILINGS, ids=repr)
-@pytest.mark.parametrize('size', [UNEVEN, GIBIBYTE])
-def test_leaves_that_did_not_compile(scheme, size, tpu_mesh):
-    """Uneven leaves took minutes, and one of a gibibyte had temporaries of nineteen."""
+@pytest.mark.parametrize(('size', 'leaves'), [(UNEVEN, 2.1), (GIBIBYTE, 1.1)])
+def test_leaves_that_did_not_compile(scheme, size, leaves, tpu_mesh):
+    """Uneven leaves took minutes, and one of a gibibyte had temporaries of nineteen.
+
+    An uneven leaf is padded. XLA keeps the sum of a small one on the chip, and a copy of it.
+    """
     program = step_of_memory(scheme, (size,), tpu_mesh)
-    assert program.memory_analysis().temp_size_in_bytes <= 4.4 * size
+    assert program.memory_analysis().temp_size_in_bytes <= leaves * 4 * size
 
 
 @pytest.mark.parametrize(

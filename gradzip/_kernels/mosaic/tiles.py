@@ -39,7 +39,8 @@ def addends_of(x: Flat, wide: int = 1) -> list[jax.Array]:
     if wide == 1:
         parts = [jnp.pad(part.ravel(), (0, -x.size % WHOLE)) for part in parts]
     parts = [part.reshape(-1, wide * LANES) for part in parts]
-    return [vary_like(part, parts[0]) for part in parts]
+    # One addend may vary over more axes than the other: as their sum, all vary over those of both.
+    return [functools.reduce(vary_like, parts, part) for part in parts]
 
 
 def total_of(refs: Sequence[Any], here: Any) -> jax.Array:
