@@ -42,11 +42,10 @@ class Found(NamedTuple):
         return None if not self.measured else self.predicted / self.measured
 
 
-def run(case: Case, advance: Callable[[int], Any]) -> Found:
+def run(
+    case: Case, bound: theory.Bound, eps: float, length: int, advance: Callable[[int], Any]
+) -> Found:
     """From one in every slow coordinate; the average over the seeds."""
-    bound, eps = _bound(case)
-    predicted = bound.iterations(eps) + case.shift
-    length = int(LONGER * predicted)
 
     def record(w: jax.Array) -> jax.Array:
         return jnp.sum(w**2) if bound.quantity == 'V' else case.value(w)
@@ -64,6 +63,7 @@ def run(case: Case, advance: Callable[[int], Any]) -> Found:
     exceeded = bool(np.any(~(mean - 3 * error <= limit * (1 + 1e-4))))
     reached = np.flatnonzero(mean <= eps)
     measured = int(reached[0]) if len(reached) else None
+    predicted = bound.iterations(eps) + case.shift
     return Found(case, bound.theorem.split(':')[0], predicted, measured, exceeded)
 
 
@@ -80,7 +80,13 @@ def show(console: Console, out: Path) -> bool:
     for case in cases():
         bound, eps = _bound(case)
         length = int(LONGER * (bound.iterations(eps) + case.shift))
-        jobs.append((f'{case.problem}, {case.run}', length, functools.partial(run, case)))
+        jobs.append(
+            (
+                f'{case.problem}, {case.run}',
+                length,
+                functools.partial(run, case, bound, eps, length),
+            )
+        )
     found = run_jobs(jobs, console)
     tables.write_csv(out / 'attained.csv', map(csv_row, found))
     tables.show(console, out / 'attained.txt', *report(found))

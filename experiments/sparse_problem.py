@@ -18,6 +18,7 @@ import scipy.sparse as sp
 
 from experiments.problems import weighted
 from gradzip import advice, theory
+from gradzip._empirical import losses
 
 Matrix = Any  # scipy.sparse.csr_matrix, of whose shape type checkers infer None
 
@@ -86,7 +87,7 @@ class SparseProblem:
         return np.array([(self._value(w) - least) / start for w in ws.astype(np.float64)])
 
     def _value(self, w: np.ndarray) -> float:
-        each = [np.logaddexp(0, -y * (x @ w)).mean() for x, y in zip(self.x, self.y, strict=True)]
+        each = [losses('logistic', x @ w, y).mean() for x, y in zip(self.x, self.y, strict=True)]
         return float(np.mean(each) + self.lam / 2 * (w @ w))
 
 

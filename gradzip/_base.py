@@ -110,7 +110,7 @@ class Compressor(abc.ABC):
         A subclass may define it to compute both in one pass over memory. A memory is only given
         where `adds` says that the sum is computed in the same pass.
         """
-        x = x if memory is None else x + memory
+        x = with_memory(x, memory)
         payload = self.encode(x, key)
         return payload, self.remainder(x, payload, key)
 
@@ -143,7 +143,7 @@ class Compressor(abc.ABC):
         self, x: Array, key: Key, memory: Array | None = None
     ) -> tuple[Payload, Array]:
         """Returns `message` for the payload of `least_squares_rescaled`."""
-        x = x if memory is None else x + memory
+        x = with_memory(x, memory)
         payload = self.least_squares_rescaled(x, self.encode(x, key), key)
         return payload, self.remainder(x, payload, key)
 
@@ -279,6 +279,11 @@ def check_compressor(owner: str, name: str, value: Any) -> None:
 def like_of(x: Any) -> Like:
     """Returns the shape and dtype of an array."""
     return Like(x.shape, x.dtype)
+
+
+def with_memory(x: Array, memory: Array | None) -> Array:
+    """Returns the sum of an array and a memory, if there is one."""
+    return x if memory is None else x + memory
 
 
 def memory_like(x: Any) -> Like:

@@ -22,6 +22,12 @@ def unit_interval(owner: str, name: str, value: Any) -> None:
         raise ValueError(f'{owner}({name}=...) must be in (0, 1]; got {value!r}.')
 
 
+def below_one(owner: str, name: str, value: Any) -> None:
+    """Raises unless value is a number in [0, 1)."""
+    if not 0 <= real(owner, name, value) < 1:
+        raise ValueError(f'{owner}({name}=...) must be in [0, 1); got {value!r}.')
+
+
 def unit_interval_or_array(owner: str, name: str, value: Any) -> None:
     """Raises unless value is a number in (0, 1], or an array.
 

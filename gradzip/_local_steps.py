@@ -121,8 +121,7 @@ def local_steps(
         )
     spacing = sync_every // fragments
     checks.integer('local_steps', 'delay', delay, 0, spacing - 1)
-    if not 0 <= checks.real('local_steps', 'blend', blend) < 1:
-        raise ValueError(f'local_steps(blend=...) must be in [0, 1); got {blend!r}.')
+    checks.below_one('local_steps', 'blend', blend)
     rhythm = f'sync_every={sync_every}, fragments={fragments}, delay={delay}, blend={blend}'
     made_for = validation.made_for('local_steps', rhythm, axis_name)
     if axis_name is not None:

@@ -135,8 +135,7 @@ def scale_by_frozen_adam(
     """
     checks.integer('scale_by_frozen_adam', 'warmup', warmup, 1)
     for name, value in (('b1', b1), ('b2', b2)):
-        if not 0 <= checks.real('scale_by_frozen_adam', name, value) < 1:
-            raise ValueError(f'scale_by_frozen_adam({name}=...) must be in [0, 1); got {value!r}.')
+        checks.below_one('scale_by_frozen_adam', name, value)
     if not checks.real('scale_by_frozen_adam', 'eps', eps) > 0:
         raise ValueError(f'scale_by_frozen_adam(eps=...) must be above 0; got {eps!r}.')
 

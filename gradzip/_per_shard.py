@@ -31,7 +31,9 @@ def per_shard(
     Args:
       inner: an exchange, such as `error_feedback(TopK(0.01), 'data')`. Optimizers that treat every
         entry on its own may be outside or inside. A transformation that computes across leaves,
-        such as `optax.clip_by_global_norm`, must be outside, where it sees whole leaves.
+        such as `optax.clip_by_global_norm`, must be outside, where it sees whole leaves. So must
+        `scale_by_newton_linesearch`: extra arguments that are functions of the params, such as
+        `value_fn`, are not handed to inner.
       specs: tree of `jax.P` with the structure of params, or a prefix of it; `jax.P()` for leaves
         that are not sharded. The specs name axes of the model, not those of the workers.
 

@@ -131,8 +131,7 @@ def dion(
 
     Reference: Ahn et al., arXiv 2504.05295, algorithm 1 (Dion).
     """
-    if not 0 <= checks.real('dion', 'mu', mu) < 1:
-        raise ValueError(f'dion(mu=...) must be in [0, 1); got {mu!r}.')
+    checks.below_one('dion', 'mu', mu)
     adam_rate = learning_rate if adam_learning_rate is None else adam_learning_rate
     low_rank = PowerSGD(rank, min_rate=1)
     matrices = optax.chain(

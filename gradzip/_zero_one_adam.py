@@ -111,8 +111,7 @@ def zero_one_adam(
     ):
         checks.integer('zero_one_adam', name, number, 1)
     for name, value in (('b1', b1), ('b2', b2)):
-        if not 0 <= checks.real('zero_one_adam', name, value) < 1:
-            raise ValueError(f'zero_one_adam({name}=...) must be in [0, 1); got {value!r}.')
+        checks.below_one('zero_one_adam', name, value)
     if not checks.real('zero_one_adam', 'eps', eps) > 0:
         raise ValueError(f'zero_one_adam(eps=...) must be above 0; got {eps!r}.')
     if not callable(learning_rate):
@@ -123,9 +122,9 @@ def zero_one_adam(
 
     def init(params: PyTree) -> ZeroOneAdamState:
         validation.check_real(params)
-        zeros, none = leaves.zeros_in_memory, jnp.zeros([], jnp.int32)
+        zeros = leaves.zeros_in_memory
         return ZeroOneAdamState(
-            count=none,
+            count=jnp.zeros([], jnp.int32),
             since=jnp.zeros([], jnp.int32),
             weights=jnp.zeros([], jnp.float32),
             refreshes=jnp.zeros([], jnp.int32),

@@ -97,6 +97,20 @@ def test_arrays_alike_are_each_reduced_as_alone(scheme):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize('scheme', ['topk', 'qsgd 4 bits', 'topk >> qsgd'])
+def test_with_the_memory_of_another_worker_the_mean_is_no_number(scheme):
+    """Where a reducer adds the memory, it is told so, and that worker sends NaN."""
+    reducer, x = gz.Gather(COMPRESSORS[scheme]), np.ones((2, 40), np.float32)
+
+    def worker(x, wrong):
+        keys, memories = [jax.random.key(0)], [0 * x]
+        return reducer.reduce([x], [()], keys, AXIS, memories=memories, misplaced=wrong)[0].mean
+
+    mapped = jax.jit(jax.vmap(worker, out_axes=None, axis_name=AXIS))
+    assert np.isfinite(mapped(x, np.zeros(2, bool))).all()
+    assert np.isnan(mapped(x, np.array([False, True]))).any()
+
+
 @pytest.mark.parametrize('name', representatives(REDUCER_ROWS))
 def test_one_worker_is_the_same_with_and_without_an_axis(name):
     xs = arrays(1)

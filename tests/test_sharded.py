@@ -437,6 +437,19 @@ def step_on(mesh, tx):
         return jax.eval_shape(step, PARAMS, state, BATCH)
 
 
+def test_a_function_among_the_extra_arguments_is_no_error():
+    """It is one of whole params, which a shard does not have."""
+    tx = gz.per_shard(chain(), SPECS)
+
+    def update(updates, state, params=None):
+        return tx.update(updates, state, params, value=1.0, value_fn=loss)
+
+    params, _ = step_on(mesh_2x4(), optax.GradientTransformation(tx.init, update))
+    assert {name: x.shape for name, x in params.items()} == {
+        name: x.shape for name, x in PARAMS.items()
+    }
+
+
 def inside_both():
     tx = gz.per_shard(chain(), SPECS)
     return jax.shard_map(tx.init, mesh=mesh_2x4(), in_specs=(SPECS,), out_specs=P())(PARAMS)

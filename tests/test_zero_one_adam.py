@@ -10,19 +10,12 @@ import gradzip as gz
 from gradzip._zero_one_adam import refresh_due, spacing
 from tests import reference
 from tests.mappers import AXIS, train
+from tests.test_one_bit_adam import SIZE, gradients
 from tests.test_reference import workers_run
 
 pytestmark = pytest.mark.usefixtures('fast_compilation')
 
-WORKERS, SIZE = 3, 20
 RHYTHM = {'warmup': 9, 'refresh': 2, 'double_every': 6, 'longest': 4}
-
-
-def gradients(steps):
-    """Of workers that differ, with two entries that are never used."""
-    gs = np.random.default_rng(0).normal(size=(steps, WORKERS, SIZE)) + 0.5
-    gs[..., :2] = 0
-    return gs
 
 
 def sign_adam(rate=0.1):

@@ -16,9 +16,9 @@ import gradzip as gz
 from experiments.accelerators import chips, cost
 from experiments.accelerators.chips import AXIS, CHIPS, WORKERS
 from experiments.accelerators.schemes import COMPRESSORS, EXACT, exchange, transformer
+from gradzip._kernels.fused import LANES
 
 P = jax.P
-LANES = 128
 
 
 class Form(enum.StrEnum):

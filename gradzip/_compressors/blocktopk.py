@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip import _checks as checks
-from gradzip._base import Array, Key, Like, like_of
+from gradzip._base import Array, Key, Like, like_of, with_memory
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Indexed
 from gradzip._kernels import rows
@@ -122,7 +122,7 @@ class BlockTopK(Indexed):
 
 
 def _made(x: Array, memory: Array | None, *, how: BlockTopK, lost: bool) -> tuple[BlockSparse, Any]:
-    x = x if memory is None else x + memory
+    x = with_memory(x, memory)
     flat = x.ravel()
     offsets = jnp.concatenate([rows.top_k(flat, how.block, how.k).ravel(), how._last(flat)])
     values, indices = read(flat, how._starts(x.size) + offsets)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip import _positions as positions
-from gradzip._base import Array, Key, Like
+from gradzip._base import Array, Key, Like, with_memory
 from gradzip._compressors import sparse
 from gradzip._compressors.sparse import Indexed
 from gradzip._kernels.bits import select
@@ -57,7 +57,7 @@ class Largest(Indexed):
         return keep(self._chosen(values, flat), values, indices, x.size)
 
     def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Counted, Array]:
-        x = x if memory is None else x + memory
+        x = with_memory(x, memory)
         if not fused(x.size, x.dtype):
             return super().message(x, key)
         return choose(x, key, default=_message, tpu=_message_in_place, how=self)

@@ -9,11 +9,11 @@ import numpy as np
 from jax import lax
 
 from gradzip import _checks as checks
-from gradzip._base import Array, Key, Like, Payload, like_of, widest
+from gradzip._base import Array, Key, Like, Payload, like_of, widest, with_memory
 from gradzip._compose import Wrapper
+from gradzip._kernels.fused import LANES
 from gradzip._kernels.platform import choose
 
-LANES = 128
 WIDE_FROM = 1 << 16  # entries; programs for TPU get other forms for larger leaves
 
 
@@ -72,7 +72,7 @@ class DCT(Wrapper):
         return self._transform(coefficients, inverse=True).reshape(like.shape).astype(like.dtype)
 
     def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
-        x = x if memory is None else x + memory
+        x = with_memory(x, memory)
         if x.size <= WIDE_FROM or x.dtype != self.inner_like(like_of(x)).dtype:
             return super().message(x, key)
         return choose(x, key, default=_message, tpu=_message_in_turn, how=self)

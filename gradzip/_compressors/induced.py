@@ -15,6 +15,7 @@ from gradzip._base import (
     Like,
     Payload,
     check_compressor,
+    with_memory,
 )
 from gradzip._kernels.fused import fused
 from gradzip._kernels.platform import choose
@@ -112,7 +113,7 @@ class Induced(Compressor):
     def _made(
         self, x: Array, key: Key, memory: Array | None, *, fit: bool
     ) -> tuple[Twofold, Array]:
-        x = x if memory is None else x + memory
+        x = with_memory(x, memory)
         if not (self.first.selects and fused(x.size, x.dtype)):
             return _made(x, key, how=self, fit=fit)
         return choose(x, key, default=_made, tpu=_made_in_turn, how=self, fit=fit)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from gradzip._base import Array, Compressor, Key, Like, Payload, like_of
+from gradzip._base import Array, Compressor, Key, Like, Payload, like_of, with_memory
 from gradzip._blocks import wide
 from gradzip._kernels.fused import Flat, fused, one_at_a_time
 from gradzip._kernels.platform import choose
@@ -97,7 +97,7 @@ def _bare(like: Any) -> Like:
 def _plain(
     x: Array, key: Key, memory: Array | None, *, how: Quantizer, fit: bool, lost: bool
 ) -> tuple[Payload, Any]:
-    x = x if memory is None else x + memory
+    x = with_memory(x, memory)
     payload = how._encode(x, key)
     if fit:
         payload = how.least_squares_rescaled(x, payload, key)

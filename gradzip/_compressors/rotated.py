@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from gradzip import _noise as noise
-from gradzip._base import Array, Key, Like, Payload, like_of
+from gradzip._base import Array, Key, Like, Payload, like_of, with_memory
 from gradzip._compose import Wrapper
 from gradzip._kernels.fused import fused, one_at_a_time
 from gradzip._kernels.platform import choose
@@ -64,7 +64,7 @@ class Rotated(Wrapper):
         return rotate_back(self.compressor.decode(payload, rotated_like(like), key), like, key)
 
     def message(self, x: Array, key: Key, memory: Array | None = None) -> tuple[Payload, Array]:
-        x = x if memory is None else x + memory
+        x = with_memory(x, memory)
         if x.dtype != jnp.float32 or not swept(like_of(x)):
             return super().message(x, key)
         return choose(x, key, default=_message, tpu=_message_in_turn, how=self)

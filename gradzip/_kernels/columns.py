@@ -12,13 +12,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Array
-from gradzip._kernels.fused import Flat, fused, one_at_a_time
+from gradzip._kernels.fused import LANES, SUBLANES, Flat, fused, one_at_a_time
 from gradzip._kernels.magnitude import magnitude
 from gradzip._kernels.platform import choose
 from gradzip._kernels.selection import read, remove
 
-LANES = 128
-SUBLANES = 8
 MOST_AT_ONCE = 16  # rows that one reduction compares on CPU
 
 

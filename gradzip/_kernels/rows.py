@@ -16,7 +16,7 @@ from jax import lax
 
 from gradzip._base import Array
 from gradzip._kernels.candidates import from_candidates, groups_for
-from gradzip._kernels.fused import Flat, fused
+from gradzip._kernels.fused import LANES, Flat, fused
 from gradzip._kernels.magnitude import magnitude, sortable
 from gradzip._kernels.platform import choose
 from gradzip._kernels.rank import by_rank
@@ -24,7 +24,7 @@ from gradzip._kernels.rank import by_rank
 SORT_ROWS_UP_TO = 1 << 17  # entries; here `lax.top_k` takes milliseconds and compiles faster
 SORTED_AT_ONCE = 1 << 18  # entries, so that no temporary is as large as the array
 RANK_WHOLE_UP_TO = 64  # entries of a block whose entries are all compared with each other
-LANES = 128  # a kernel handles blocks of whole rows of lanes, and blocks that divide one
+# A kernel handles blocks of whole rows of lanes, and blocks that divide one.
 SHORTEST, LONGEST = 32, 1 << 13  # entries of a block in a kernel; 128 blocks are on the chip
 MOST_KEPT = LANES  # entries of a block
 

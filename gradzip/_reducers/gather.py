@@ -22,6 +22,7 @@ from gradzip._base import (
     State,
     check_compressor,
     like_of,
+    with_memory,
 )
 from gradzip._buffer import LANES, from_buffer, to_buffer, travels_alone
 from gradzip._kernels.alike import AT_ONCE_UP_TO, each, one_by_one
@@ -154,7 +155,7 @@ class Gather(Reducer):
         pairs = list(zip(xs, memories or [None] * len(xs), strict=True))
         alone = one_by_one(likes, *self._together)
         # One array, the sum, is stacked with others of its shape in place of two.
-        pairs = [p if a else (_total(*p), None) for p, a in zip(pairs, alone, strict=True)]
+        pairs = [p if a else (with_memory(*p), None) for p, a in zip(pairs, alone, strict=True)]
         messages = each(
             message, likes, *self._together, [x for x, _ in pairs], keys, [m for _, m in pairs]
         )
@@ -217,10 +218,6 @@ def _gathered_alone(x: Array, axis_name: AxisName) -> Array:
     """The array of all workers; a flat one travels as rows of lanes."""
     gathered = collectives.gather(x.reshape(-1, LANES) if x.ndim == 1 else x, axis_name)
     return gathered.reshape(-1, *x.shape)
-
-
-def _total(x: Array, memory: Array | None) -> Array:
-    return x if memory is None else x + memory
 
 
 def _fold_in(keys: Key, worker: Array) -> Key:

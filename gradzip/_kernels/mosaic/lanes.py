@@ -16,9 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradzip._base import Array
+from gradzip._kernels.fused import LANES as LANES, SUBLANES as SUBLANES
 
-LANES = 128
-SUBLANES = 8
 WORD_BITS = 32
 SQUARE = LANES * LANES  # entries of 128 rows
 
